@@ -1,0 +1,87 @@
+"""Cut input files into spans, and read a span: the way in for every format."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import pairwise
+from typing import BinaryIO
+
+from operators.read.files import check_file, read_file
+from operators.read.jsonl import check_jsonl, jsonl_offsets, read_jsonl
+from operators.read.parquet import cut_parquet, read_parquet
+from operators.read.rows import Rows
+from operators.read.span import Batch, Fields, Open, Span, Unreadable
+from operators.read.streams import Raw
+from operators.read.warc import check_warc, read_warc, warc_offsets
+
+_GONE = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
+
+
+def cut(span: Span, open_: Open, target: int) -> list[Span]:
+    """Cut the span of a whole file into independently readable spans of about `target` bytes.
+
+    One span where the format does not allow cutting; none is empty. Together they give the same rows and the same
+    quarantine as the file uncut. Raises ReadError for a file that is not what it claims to be.
+    """
+    with _opened(span, open_) as file:
+        if span.format == "parquet":
+            starts, sizes = cut_parquet(file, target)
+            return _between(span, starts, sizes)
+        raw = Raw(file)
+        if span.format in ("warc", "wet"):
+            check_warc(span, raw)
+            offsets = _spaced(warc_offsets(span, raw), target) if raw.size > target else []
+        elif span.format == "jsonl":
+            check_jsonl(span, raw)
+            offsets = jsonl_offsets(span, raw, target)
+        else:
+            check_file(span, raw)
+            offsets = []
+        bounds = [0, *offsets, raw.size]
+        return _between(span, bounds[:-1], [b - a for a, b in pairwise(bounds)])
+
+
+def read(span: Span, open_: Open, fields: Fields) -> Iterator[Batch]:
+    """The documents of a span and what could not be read of it, in batches of bounded size.
+
+    Raises ReadError for a named column that a Parquet file lacks; a file that cannot be read at all is one row of
+    quarantine, `unreadable_file`. Errors of the network propagate: trying again may help.
+    """
+    try:
+        with _opened(span, open_) as file:
+            if span.format == "parquet":
+                yield from read_parquet(span, file, fields)
+            elif span.format in ("warc", "wet"):
+                yield from read_warc(span, Raw(file))
+            elif span.format == "jsonl":
+                yield from read_jsonl(span, Raw(file), fields)
+            else:
+                yield from read_file(span, Raw(file))
+    except Unreadable as error:
+        rows = Rows(span)
+        rows.bad(span.start, -1, "unreadable_file", str(error), position=f"unreadable {span.start}")
+        yield rows.take()
+
+
+def _opened(span: Span, open_: Open) -> BinaryIO:
+    try:
+        return open_(span.url)
+    except _GONE as error:
+        raise Unreadable(f"{span.rel}: {error.strerror or error}") from error
+
+
+def _spaced(offsets: Iterator[int], target: int) -> list[int]:
+    """Of the offsets those that lie at least `target` after the last one taken, or after the start."""
+    taken: list[int] = []
+    last = 0
+    for offset in offsets:
+        if offset - last >= target:
+            taken.append(offset)
+            last = offset
+    return taken
+
+
+def _between(span: Span, starts: list[int], sizes: list[int]) -> list[Span]:
+    ends = [*starts[1:], -1]
+    return [replace(span, start=a, end=b, size=s) for a, b, s in zip(starts, ends, sizes, strict=True)]
