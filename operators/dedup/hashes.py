@@ -1,0 +1,27 @@
+"""xxh3 hashes of string columns, for keys that must not collide or must be the same everywhere."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import xxhash
+from numpy.typing import NDArray
+
+from operators.document import utf8
+
+
+def xxh3_64(column: pa.ChunkedArray | pa.Array) -> NDArray[np.uint64]:
+    data, offsets = utf8(column)
+    view, ends = data.data, offsets.tolist()
+    digest = xxhash.xxh3_64_intdigest
+    return np.array([digest(view[a:b]) for a, b in zip(ends, ends[1:], strict=False)], np.uint64)
+
+
+def xxh3_128(column: pa.ChunkedArray | pa.Array, seed: int = 0) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+    """The upper and lower halves of the 128-bit hash of each string; nulls hash as empty."""
+    data, offsets = utf8(column)
+    view, ends = data.data, offsets.tolist()
+    digest = xxhash.xxh3_128_digest
+    raw = b"".join([digest(view[a:b], seed) for a, b in zip(ends, ends[1:], strict=False)])
+    halves = np.frombuffer(raw, ">u8").astype(np.uint64).reshape(-1, 2)
+    return halves[:, 0], halves[:, 1]

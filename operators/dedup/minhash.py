@@ -1,0 +1,145 @@
+"""Drop near-duplicates: MinHash signatures, banded (Lee et al. 2022, arXiv 2107.06499; FineWeb, arXiv 2406.17557).
+
+Documents that agree in all rows of a band are linked, and all that are linked, directly or through others, form a
+cluster of which one document stays. Only keys travel: 16 bytes a band, then edges, then ids.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Annotated, ClassVar, Literal
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pydantic
+from numpy.typing import NDArray
+from pydantic import Field
+
+from operators.dedup.components import forest, links, roots
+from operators.dedup.keeper import COLUMNS, candidates, verdicts
+from operators.dedup.partitions import BAND_BYTES, CANDIDATE_BYTES, partitions
+from operators.dedup.signature import family, hash_bands, sign
+from operators.document import parameters, with_columns
+from operators.phases import DOCUMENTS, GlobalOperator, Phase
+
+MOST_PERMUTATIONS = 10_000  # 40 kB a signature; RefinedWeb's 450 x 20 = 9,000 is the largest in use
+BANDS, ROWS = 14, 8  # FineWeb's: pairs above 0.72 are likelier found than not
+Count = Annotated[int, Field(ge=1, le=MOST_PERMUTATIONS)]
+
+
+@functools.lru_cache(maxsize=64)
+def optimal_banding(threshold: float, permutations: int) -> tuple[int, int]:
+    """(bands, rows) with the fewest false positives and negatives around `threshold`, as datasketch chooses them."""
+    from datasketch import MinHashLSH  # here, because it takes a second to import and few builds need it
+
+    lsh = MinHashLSH(threshold=threshold, num_perm=permutations)
+    return lsh.b, lsh.r
+
+
+@parameters
+class MinHashDedup(GlobalOperator):
+    """Two documents of Jaccard similarity J become candidates with probability 1 - (1 - J^rows)^bands."""
+
+    name: ClassVar[str] = "minhash_dedup"
+    bands: Count = BANDS
+    rows: Count = ROWS
+    threshold: Annotated[float, Field(gt=0, lt=1)] | None = None  # instead of bands and rows: derives them
+    permutations: Annotated[int, Field(ge=2, le=1024)] | None = None  # hash functions that `threshold` may use
+    shingle: Count = 5  # words
+    char_shingle: Count = 8  # characters, for documents mostly in scripts without spaces
+    seed: Annotated[int, Field(ge=0, lt=2**64)] = 1
+    scope: Literal["build"] = "build"
+    revision: Literal[1] = 1
+
+    @pydantic.model_validator(mode="after")
+    def _fields_fit_together(self) -> MinHashDedup:
+        if self.bands * self.rows > MOST_PERMUTATIONS:
+            raise ValueError(f"bands: {self.bands} x rows: {self.rows} exceeds {MOST_PERMUTATIONS} hash functions")
+        if self.threshold is not None and (self.bands, self.rows) != (BANDS, ROWS):
+            raise ValueError(f"threshold: {self.threshold} derives bands and rows, so they cannot be given as well")
+        if self.permutations is not None and self.threshold is None:
+            raise ValueError(f"permutations: {self.permutations} has no effect without threshold")
+        return self
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return COLUMNS
+
+    @property
+    def banding(self) -> tuple[int, int]:
+        """The (bands, rows) in force."""
+        if self.threshold is None:
+            return self.bands, self.rows
+        return optimal_banding(self.threshold, self.permutations or BANDS * ROWS)
+
+    def phases(self, rows: int) -> Sequence[Phase]:
+        bands, _ = self.banding
+        by_document = partitions(rows, CANDIDATE_BYTES)
+        return [
+            Phase("bands", {DOCUMENTS: self._bands}, _link, partitions(rows * bands, BAND_BYTES)),
+            Phase("components", {"bands": _gather}, _connect),
+            Phase("members", {DOCUMENTS: _identify, "components": _by_doc}, _join, by_document),
+            Phase("keepers", {"members": _by_root}, _judge, by_document),
+        ]
+
+    def _bands(self, docs: pa.Table) -> pa.Table:
+        """A row for each band of each document; texts shorter than one shingle have none and are never alike."""
+        bands, rows = self.banding
+        signatures, shingles = sign(docs["text"], family(self.seed, bands * rows), self.shingle, self.char_shingle)
+        signed = shingles > 0
+        keys = hash_bands(signatures[signed], bands, rows)
+        docs_of = docs["doc"].to_numpy()[signed]
+        return pa.table({"key": pa.array(keys.ravel()), "doc": pa.array(np.repeat(docs_of, bands))})
+
+
+def _link(parts: Mapping[str, pa.Table]) -> pa.Table:
+    rows = parts[DOCUMENTS]
+    left, right = forest(*links(_numbers(rows, "key"), _numbers(rows, "doc")))
+    return pa.table({"left": pa.array(left), "right": pa.array(right)})
+
+
+def _gather(edges: pa.Table) -> pa.Table:
+    """All edges meet in one place: one key."""
+    return with_columns(edges, {"key": pa.array(np.zeros(edges.num_rows, np.uint64))})
+
+
+def _connect(parts: Mapping[str, pa.Table]) -> pa.Table:
+    edges = parts["bands"]
+    docs, root = roots(_numbers(edges, "left"), _numbers(edges, "right"))
+    return pa.table({"doc": pa.array(docs), "root": pa.array(root)})
+
+
+def _identify(docs: pa.Table) -> pa.Table:
+    return _by_doc(candidates(docs))
+
+
+def _by_doc(rows: pa.Table) -> pa.Table:
+    return with_columns(rows, {"key": pa.array(_spread(_numbers(rows, "doc")))})
+
+
+def _by_root(rows: pa.Table) -> pa.Table:
+    return with_columns(rows, {"key": pa.array(_spread(_numbers(rows, "root")))})
+
+
+def _join(parts: Mapping[str, pa.Table]) -> pa.Table:
+    """The members of clusters with what the keeper rule must know of them."""
+    documents, components = pl.DataFrame(parts[DOCUMENTS]), pl.DataFrame(parts["components"])
+    members: pa.Table = documents.drop("key").join(components.drop("key"), on="doc").to_arrow()
+    return members
+
+
+def _judge(parts: Mapping[str, pa.Table]) -> pa.Table:
+    return verdicts(parts["members"], group=["root"], reason="duplicate")
+
+
+def _numbers(table: pa.Table, column: str) -> NDArray[np.uint64]:
+    numbers: NDArray[np.uint64] = table[column].to_numpy()
+    return numbers
+
+
+def _spread(docs: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Partitions are ranges of keys, and document numbers start small: a one-to-one scramble spreads them."""
+    z = (docs ^ (docs >> np.uint64(32))) * np.uint64(0x9E3779B97F4A7C15)
+    return np.asarray((z ^ (z >> np.uint64(29))) * np.uint64(0xBF58476D1CE4E5B9), np.uint64)

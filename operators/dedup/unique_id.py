@@ -1,0 +1,42 @@
+"""Drop rows that repeat an id: everything downstream names documents by it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Literal
+
+import pyarrow as pa
+
+from operators.dedup.hashes import xxh3_64, xxh3_128
+from operators.dedup.keeper import COLUMNS, candidates, verdicts
+from operators.dedup.partitions import CANDIDATE_BYTES, partitions
+from operators.document import parameters, with_columns
+from operators.phases import DOCUMENTS, GlobalOperator, Phase
+
+
+@parameters
+class UniqueId(GlobalOperator):
+    """One row for each id: the highest priority, then the longest text, then the smallest hash of the text."""
+
+    name: ClassVar[str] = "unique_id"
+    revision: Literal[1] = 1
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return COLUMNS
+
+    def phases(self, rows: int) -> Sequence[Phase]:
+        return [Phase("ids", {DOCUMENTS: _keys}, _judge, partitions(rows, CANDIDATE_BYTES))]
+
+
+def _keys(docs: pa.Table) -> pa.Table:
+    if docs["id"].null_count:
+        raise ValueError(f"unique_id: {docs['id'].null_count} of {docs.num_rows} documents have no id")
+    high, low = xxh3_128(docs["text"])
+    return with_columns(
+        candidates(docs), {"key": pa.array(xxh3_64(docs["id"])), "high": pa.array(high), "low": pa.array(low)}
+    )
+
+
+def _judge(parts: Mapping[str, pa.Table]) -> pa.Table:
+    return verdicts(parts[DOCUMENTS], group=["id"], reason="duplicate_id", ties=["high", "low"])
