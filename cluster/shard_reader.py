@@ -1,0 +1,146 @@
+"""What a shard is, and reading it back.
+
+The readers here know the formats from their specifications, not from the code that writes them, so that a mistake
+in either shows up. `verify_shard` is run on every shard when it has been written, and by whoever doubts one later.
+"""
+
+from __future__ import annotations
+
+import gzip
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from cluster.flat_formats import ShardError
+from cluster.tables import file_sha256
+
+
+@dataclass(frozen=True)
+class Sidecar:
+    """A file that belongs to a payload: an index, metadata, boundaries."""
+
+    path: str
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class ShardRecord:
+    """A shard in one format, as manifests name it; paths are relative to the build's folder of shards."""
+
+    format: str
+    path: str
+    sha256: str
+    bytes: int
+    documents: int
+    sequences: int
+    tokens: int  # of documents, their ends included, padding not
+    padding: int
+    sidecars: tuple[Sidecar, ...] = ()
+
+
+class Sequences(NamedTuple):
+    """All sequences of a shard: tokens end to end, and offsets[n + 1] into them."""
+
+    tokens: NDArray[Any]
+    offsets: NDArray[np.int64]
+
+
+def verify_shard(folder: Path, record: ShardRecord) -> None:
+    """Compare every file's size and hash and the counts that its own index gives with the record, or ShardError."""
+    for file in (Sidecar(record.path, record.sha256, record.bytes), *record.sidecars):
+        path = folder / file.path
+        if not path.is_file():
+            raise ShardError(f"{file.path}: is missing")
+        if (size := path.stat().st_size) != file.bytes:
+            raise ShardError(f"{file.path}: {size} bytes, recorded {file.bytes}")
+        if (found := file_sha256(path)) != file.sha256:
+            raise ShardError(f"{file.path}: sha256 is {found}, recorded {file.sha256}")
+    if record.format == "parquet":
+        with pq.ParquetFile(folder / record.path, page_checksum_verification=True) as text:
+            counts = [text.metadata.num_rows, int(np.sum(text.read(["tokens"])["tokens"].to_numpy()))]
+        expected = [record.documents, record.tokens]
+    else:
+        tokens, offsets = read_sequences(folder, record)
+        if (np.diff(offsets) <= 0).any() or offsets[0] != 0:
+            raise ShardError(f"{record.path}: its index does not ascend from 0")
+        counts, expected = [int(offsets[-1]), len(tokens)], [record.tokens + record.padding] * 2
+        if record.format in ("megatron", "tokens_parquet"):  # the others' sidecars are about documents
+            counts.append(len(offsets) - 1)
+            expected.append(record.sequences)
+    if counts != expected:
+        raise ShardError(f"{record.path}: counts {counts}, recorded {expected}")
+
+
+def read_sequences(folder: Path, record: ShardRecord) -> Sequences:
+    """What a token format says of itself. For datatrove and olmo the offsets are those of documents, which in
+    windows are stretches of documents and padding."""
+    path = folder / record.path
+    if record.format == "tokens_parquet":
+        return _read_parquet(path)
+    if record.format == "megatron":
+        return _read_megatron(path)
+    width = record.bytes // max(1, record.tokens + record.padding)
+    if width not in (2, 4):
+        raise ShardError(f"{record.path}: {width} bytes a token")
+    tokens = np.memmap(path, "<u2" if width == 2 else "<u4", "r")
+    if record.format == "datatrove":
+        return Sequences(tokens, _read_datatrove_index(path, width, len(tokens)))
+    if record.format == "olmo":
+        return Sequences(tokens, _read_olmo_index(path, len(tokens)))
+    raise ShardError(f"{record.path}: {record.format} is no format of tokens")
+
+
+def _read_parquet(path: Path) -> Sequences:
+    """All row groups; a copy."""
+    table = pq.read_table(path, columns=["input_ids"], page_checksum_verification=True)
+    column = table["input_ids"].cast(pa.large_list(table.schema.field("input_ids").type.value_type)).combine_chunks()
+    array = column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
+    return Sequences(
+        array.flatten().to_numpy(zero_copy_only=False), array.offsets.to_numpy() - array.offsets[0].as_py()
+    )
+
+
+def _read_megatron(path: Path) -> Sequences:
+    index = path.with_suffix(".idx").read_bytes()
+    if index[:9] != b"MMIDIDX\0\0" or int.from_bytes(index[9:17], "little") != 1:
+        raise ShardError(f"{path.name}: its .idx has no Megatron header of version 1")
+    kinds = {4: "<i4", 8: "<u2"}
+    if index[17] not in kinds:
+        raise ShardError(f"{path.name}: type code {index[17]} in its .idx")
+    sequences = int.from_bytes(index[18:26], "little")
+    documents = int.from_bytes(index[26:34], "little")
+    if len(index) != 34 + 12 * sequences + 8 * documents:
+        raise ShardError(f"{path.name}: its .idx has {len(index)} bytes for {sequences} sequences")
+    lengths = np.frombuffer(index, "<i4", sequences, 34)
+    pointers = np.frombuffer(index, "<i8", sequences, 34 + 4 * sequences)
+    bounds = np.frombuffer(index, "<i8", documents, 34 + 12 * sequences)
+    tokens = np.memmap(path, kinds[index[17]], "r")
+    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
+    if not np.array_equal(pointers, offsets[:-1] * tokens.itemsize):
+        raise ShardError(f"{path.name}: its .idx points elsewhere than its lengths add up to")
+    if not np.array_equal(bounds, np.arange(sequences + 1)):
+        raise ShardError(f"{path.name}: its .idx has documents that are not one sequence each")
+    return Sequences(tokens, offsets)
+
+
+def _read_datatrove_index(path: Path, width: int, tokens: int) -> NDArray[np.int64]:
+    ends = np.fromfile(f"{path}.index", "<u8").astype(np.int64)
+    head, total, _ = Path(f"{path}.metadata").read_text(encoding="utf-8").split("\n")
+    if head.rsplit("|", 1)[1] != str(width) or total != str(tokens):
+        raise ShardError(f"{path.name}: its metadata say {head!r} and {total} tokens, it has {tokens} of {width} bytes")
+    return np.concatenate([np.zeros(1, np.int64), ends])
+
+
+def _read_olmo_index(path: Path, tokens: int) -> NDArray[np.int64]:
+    with gzip.open(path.with_suffix(".csv.gz"), "rt", encoding="utf-8", newline="\n") as file:
+        spans = np.array([line.split(",", 2)[:2] for line in file], np.int64).reshape(-1, 2)
+    if not np.array_equal(spans[1:, 0], spans[:-1, 1]):
+        raise ShardError(f"{path.name}: its .csv.gz leaves tokens between documents")
+    ends = np.union1d(spans[:, 1], [tokens])  # padding at the end belongs to no document
+    return np.concatenate([spans[:1, 0], ends])
