@@ -1,0 +1,190 @@
+"""The report: every figure of the manifest is on the page, and nothing in a manifest can break or abuse it."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+
+from tests.browser.example_build import HOSTILE, hostile, manifest, samples
+from workflows import report
+from workflows.report import render
+
+SECTIONS = ["funnel", "drops", "before-after", "samples", "quarantine", "time", "shards", "accounts", "recipe"]
+
+
+class Outline(HTMLParser):
+    """What a browser would find: text, tags with attributes, heading levels."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.text = ""
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(page)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    @property
+    def headings(self) -> list[int]:
+        return [int(tag[1]) for tag, _ in self.tags if re.fullmatch("h[1-6]", tag)]
+
+    @property
+    def words(self) -> str:
+        return " ".join(self.text.split())
+
+
+@pytest.fixture(scope="module")
+def build() -> dict[str, Any]:
+    return manifest()
+
+
+def test_usual_build(build: dict[str, Any]) -> None:
+    page = render(json.loads(json.dumps(build)), samples(build))
+    outline = Outline(page)
+    assert len(page.encode()) < 300_000
+    for section in SECTIONS:
+        assert ("section", section) in [(tag, attrs.get("id")) for tag, attrs in outline.tags]
+    for stage in build["stages"]:
+        for reason, n in stage["dropped"].items():
+            assert reason in outline.words
+            assert f"{n:,}" in outline.words
+    for shard in build["shards"]:
+        assert shard["path"] in outline.words
+    figures = "400 M tokens|205,245|14.6% kept|committed as log entry 42|2026-11-03 02:14 UTC|45 quarantined|6 min 53 s"
+    for text in f"{figures}|train:bpe|min_score: 0.65|pyarrow|6 others".split("|"):
+        assert text in outline.words
+    assert outline.words.count("✓ yes") == 10
+    assert "✗" not in outline.text
+    assert render(build, samples(build)) == page
+
+
+def test_page_is_sound_and_closed(build: dict[str, Any]) -> None:
+    outline = Outline(render(build, samples(build)))
+    ids = [attrs["id"] for _, attrs in outline.tags if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    for tag, attrs in outline.tags:
+        assert tag not in {"script", "iframe", "object", "img"}
+        if tag == "svg":
+            assert attrs.get("aria-hidden") == "true" or (attrs["role"] == "img" and attrs["aria-label"])
+        if "href" in attrs:
+            assert attrs["href"] is not None
+            assert attrs["href"].startswith(("#", "data:"))
+            assert attrs["href"][1:] in ids or tag == "link"
+    levels = outline.headings
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(b <= a + 1 for a, b in zip(levels, levels[1:], strict=False))
+
+
+def test_broken_accounts_are_shown(build: dict[str, Any]) -> None:
+    broken = copy.deepcopy(build)
+    broken["stages"][1]["kept"] -= 7
+    broken["stages"][2]["characters"]["cut"] += 5
+    text = Outline(render(broken, {})).words
+    assert "✗ 7 missing" in text
+    assert "✗ 5 too many" in text
+
+
+@pytest.mark.parametrize("key", [*manifest(), None])
+def test_any_part_may_be_missing_or_null(build: dict[str, Any], key: str | None) -> None:
+    for part in ({k: v for k, v in build.items() if k != key}, build | {key: None} if key else {}):
+        assert set(SECTIONS) <= {attrs.get("id") for _, attrs in Outline(render(part, {})).tags}
+
+
+@pytest.mark.parametrize("key", [*manifest()["stages"][1], *manifest()["stages"][1]["operators"][0]])
+def test_any_part_of_a_stage_may_be_missing(build: dict[str, Any], key: str) -> None:
+    stages = []
+    for stage in build["stages"]:
+        operators = [{k: v for k, v in op.items() if k != key} for op in stage["operators"]]
+        stages.append({k: v for k, v in {**stage, "operators": operators}.items() if k != key})
+    assert "Nothing lost" in render(build | {"stages": stages}, {})
+
+
+def test_empty_input() -> None:
+    nothing = {"documents": 0, "lengths": [], "languages": {}, "scores": {"a_score": {"bins": [0] * 20}}}
+    stage = {"name": "read", "rows_in": 0, "kept": 0, "dropped": {}, "seconds": 0, "profile": {"in": nothing}}
+    stage["operators"] = [{"name": "warc", "rows_in": 0}]
+    text = Outline(render({"stages": [stage], "documents": 0, "tokens": 0, "shards": [], "seconds": 0.2}, {})).words
+    for said in (
+        "No document was dropped",
+        "No lengths, scores",
+        "There are no samples",
+        "Nothing was quarantined",
+        "no shards",
+    ):
+        assert said in text
+
+
+def test_many_reasons(build: dict[str, Any]) -> None:
+    stage = build["stages"][1]
+    dropped = {f"op/reason_{k}": k for k in range(1000)}
+    many = build | {"stages": [stage | {"dropped": dropped}]}
+    page = render(many, samples(many))
+    text = Outline(page).words
+    assert "960 more reasons" in text
+    assert "op/reason_999" in text
+    assert "op/reason_1" in text
+    assert len(page.encode()) < 1_200_000
+
+
+def test_hostile_strings_are_text(build: dict[str, Any]) -> None:
+    attacked = hostile(build)
+    page = render(attacked, samples(attacked, "</blockquote>" + " ".join(HOSTILE) + "\ud800"))
+    page.encode()  # halves of surrogate pairs were replaced
+    outline = Outline(page)
+    for attack in HOSTILE:
+        assert attack in outline.words
+    assert not [tag for tag, attrs in outline.tags if tag == "script" or any(a.startswith("on") for a in attrs)]
+    assert "\x00" not in page
+    assert "\u202e" not in page
+    assert "W" * 601 not in page
+
+
+def test_text_of_dropped_rows(build: dict[str, Any]) -> None:
+    without, given = (Outline(render(build, samples(build, text))).words for text in (None, "word " * 500))
+    assert "dropped_text: true" in without
+    assert "dropped_text: true" not in given
+    assert "word word" in given
+    assert "word " * 120 not in given
+
+
+@pytest.mark.parametrize(
+    ("profile", "median"),
+    [
+        ({}, None),
+        ({"values": {"0.0": 5}}, 0.0),
+        ({"values": {"0.0": 1, "2.0": 1, "-2.0": 1}, "thresholds": {"inf": 3}}, 0.0),
+        ({"values": {"1.0": 10}, "thresholds": {"3.0": 10}}, 1.03125),
+    ],
+)
+def test_spread(profile: dict[str, Any], median: float | None) -> None:
+    found = report._spread(profile)
+    assert (found and found.quantiles[1]) == (median if median is None else pytest.approx(median))
+    if found:
+        assert found.low < found.high
+        assert max(found.heights) == 1
+        assert min(found.heights) >= 0
+
+
+@pytest.mark.parametrize(
+    ("shown", "expected"),
+    [
+        (report.compact(9999), "9,999"), (report.compact(12_345), "12.3 K"), (report.compact(999_999), "1.00 M"),
+        (report.compact(1_234_567), "1.23 M"), (report.compact(None), "–"), (report.share(1, 3), "33.3%"),
+        (report.share(1, 10**6), "<0.1%"), (report.share(999_999, 10**6), ">99.9%"), (report.share(0, 0), "–"),
+        (report.share(5, 5), "100.0%"), (report.duration(0.04), "0.0 s"), (report.duration(99.96), "1 min 40 s"),
+        (report.duration(7384), "2 h 03 min"), (report.size(999), "999 bytes"), (report.size(2e9), "2.0 GB"),
+        (report.number(0.65), "0.65"), (report.number(100000.0), "100,000"), (report.number(float("inf")), "inf"),
+    ],
+)  # fmt: skip
+def test_figures(shown: str, expected: str) -> None:
+    assert shown == expected
