@@ -1,0 +1,61 @@
+"""A shuffle through files in the store: it survives lost nodes and drivers, and resumes where it stopped.
+
+Each map unit writes one Arrow file whose p-th record batch holds the rows for partition p; each reduce unit maps
+the files into memory and reads batch p of each. Ray's own shuffles hang or fail when a node dies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from cluster.storage import Store
+
+
+def write_partitions(store: Store, key: str, table: pa.Table, partition: NDArray[np.int64], partitions: int) -> None:
+    """Write `table` as one Arrow file of `partitions` record batches; row i goes into batch `partition[i]`."""
+    order = np.argsort(partition, kind="stable")
+    bounds = np.searchsorted(partition[order], np.arange(partitions + 1))
+    with store.writer(key) as path, pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as out:
+        for p in range(partitions):
+            part = table.take(pa.array(order[bounds[p] : bounds[p + 1]]))
+            out.write_batch(_one_batch(part))
+
+
+def _one_batch(table: pa.Table) -> pa.RecordBatch:
+    batches = table.combine_chunks().to_batches()
+    if not batches:
+        return pa.RecordBatch.from_pylist([], schema=table.schema)
+    if len(batches) > 1:
+        raise ValueError(
+            f"a partition of {table.num_rows} rows does not fit one record batch: use large_string columns"
+        )
+    return batches[0]
+
+
+@contextmanager
+def open_partition(store: Store, keys: Sequence[str], p: int) -> Iterator[pa.Table]:
+    """The rows of partition `p` from the files at `keys`, in the order of `keys`, mapped into memory."""
+    with ExitStack() as stack:
+        batches = []
+        for key in keys:
+            path = stack.enter_context(store.local(key))
+            reader = pa.ipc.open_file(stack.enter_context(pa.memory_map(str(path))))
+            batches.append(pa.Table.from_batches([reader.get_batch(p)]))
+        yield pa.concat_tables(batches, promote_options="permissive") if batches else pa.table({})
+
+
+def write_table(store: Store, key: str, table: pa.Table) -> None:
+    """Write one Arrow file."""
+    with store.writer(key) as path, pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as out:
+        out.write_table(table)
+
+
+def read_table(store: Store, key: str) -> pa.Table:
+    """Read one Arrow file into memory."""
+    with store.local(key) as path, pa.OSFile(str(path), "rb") as file:
+        return pa.ipc.open_file(file).read_all()

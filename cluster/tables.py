@@ -1,0 +1,105 @@
+"""The Parquet files of stages: written in row groups, hashed, and read back through the layers below them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cluster.storage import Store
+
+Entry = dict[str, Any]
+"""A file as a manifest names it: {path, rows, bytes, sha256, over}. `over` is the entry of the file whose rows this
+one selects by its column `row`, adding columns: verdicts and ranks are written without copying the text."""
+
+
+class TableWriter:
+    """Writes tables to `<prefix>/<number>.parquet`; a new file starts where the schema changes. Use as a context."""
+
+    def __init__(self, store: Store, prefix: str, number: int, over: Entry | None = None) -> None:
+        self.entries: list[Entry] = []
+        self._store, self._prefix, self._number, self._over = store, prefix, number, over
+        self._stack = ExitStack()
+        self._writer: pq.ParquetWriter | None = None
+        self._rows = 0
+
+    def __enter__(self) -> TableWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        if kind is None:
+            self._finish()
+        else:
+            if self._writer is not None:
+                self._writer.close()
+            self._stack.__exit__(kind, error, trace)
+
+    def write(self, table: pa.Table) -> None:
+        if table.num_rows == 0:
+            return
+        if self._writer is not None and table.schema != self._writer.schema:
+            self._finish()
+        if self._writer is None:
+            part = f"-{len(self.entries)}" if self.entries else ""
+            self._key = f"{self._prefix}/{self._number:06d}{part}.parquet"
+            self._path: Path = self._stack.enter_context(self._store.writer(self._key))
+            self._writer = pq.ParquetWriter(
+                self._path, table.schema, compression="zstd", write_page_checksum=True, store_schema=True
+            )
+        self._writer.write_table(table)
+        self._rows += table.num_rows
+
+    def _finish(self) -> None:
+        if self._writer is None:
+            return
+        self._writer.close()
+        self._writer = None
+        entry: Entry = {"path": self._key, "rows": self._rows, "bytes": self._path.stat().st_size}
+        entry |= {"sha256": file_sha256(self._path), "over": self._over}
+        self._stack.close()
+        self.entries.append(entry)
+        self._rows = 0
+
+
+def file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_entry(store: Store, entry: Entry, columns: Sequence[str] | None = None) -> pa.Table:
+    """The rows of a manifest's file with the asked columns that exist (all without `columns`), layers resolved."""
+    return pa.concat_tables(list(iterate_entry(store, entry, columns)), promote_options="default")
+
+
+def iterate_entry(store: Store, entry: Entry, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+    """The same, a row group of the lowest layer at a time, so that memory is bounded by row groups. Never empty."""
+    if entry["over"] is None:
+        with store.local(entry["path"]) as path, pq.ParquetFile(path, page_checksum_verification=True) as file:
+            names = file.schema_arrow.names
+            wanted = names if columns is None else [c for c in columns if c in names]
+            if file.metadata.num_row_groups == 0 or not wanted:
+                yield file.read(columns=wanted)
+            else:
+                for group in range(file.metadata.num_row_groups):
+                    yield file.read_row_group(group, columns=wanted)
+        return
+    with store.local(entry["path"]) as path:
+        layer = pq.read_table(path, page_checksum_verification=True)
+    extra = [name for name in layer.column_names if name != "row" and (columns is None or name in columns)]
+    below = None if columns is None else [c for c in columns if c not in extra] or ["id"]
+    rows = layer["row"].to_numpy()
+    start = 0
+    for table in iterate_entry(store, entry["over"], below):
+        first, last = rows.searchsorted(start), rows.searchsorted(start + table.num_rows)
+        taken = table.take(pa.array(rows[first:last] - start))
+        for name in extra:
+            column = layer[name].slice(first, last - first)
+            at = taken.schema.get_field_index(name)
+            taken = taken.append_column(name, column) if at < 0 else taken.set_column(at, name, column)
+        yield taken if columns is None else taken.select([c for c in taken.column_names if c in columns])
+        start += table.num_rows

@@ -1,0 +1,127 @@
+"""Run bounded units of work on Ray, each exactly once as far as anyone can see.
+
+A unit is done when its done-record lies in the store; a rerun skips it. Workers may die and be started again by
+Ray: a unit writes its outputs under names derived from its number, so a second try overwrites the same bytes. A
+unit that was started `MAX_STARTS` times in one run without finishing is given to the task's `isolate`, which may
+find the row to blame; a task without one fails the run, named, instead of killing workers for ever.
+"""
+
+from __future__ import annotations
+
+import resource
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import orjson
+import pyarrow as pa
+
+from cluster.storage import AlreadyExists, Store
+
+MAX_STARTS = 3
+Record = dict[str, Any]
+
+
+class Task(Protocol):
+    """What is done to one unit: writes the unit's files, returns its JSON-able record."""
+
+    def __call__(self, number: int, work: Any, /) -> Record: ...
+
+
+class UnitFailed(RuntimeError):
+    """A unit raised or kept killing its workers; the message says which and why."""
+
+
+@dataclass
+class _Runner:
+    """One Ray Data call on one unit: count the start, do the work, leave the done-record."""
+
+    store: Store
+    folder: str
+    token: str  # of this run: starts in earlier, interrupted runs do not count
+    task: Task
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        number = int(batch["number"][0].as_py())
+        work = orjson.loads(batch["work"][0].as_py())
+        started = time.perf_counter(), time.process_time()
+        if self._starts(number) > MAX_STARTS:
+            isolate = getattr(self.task, "isolate", None)
+            if isolate is None:
+                raise UnitFailed(f"unit {number} ended its worker {MAX_STARTS} times")
+            record = isolate(number, work)
+        else:
+            record = self.task(number, work)
+        record["seconds"] = round(time.perf_counter() - started[0], 4)
+        record["cpu_seconds"] = round(time.process_time() - started[1], 4)
+        line = orjson.dumps(record)
+        self.store.write(done_key(self.folder, number), line)
+        return pa.table({"number": [number], "record": [line]})
+
+    def _starts(self, number: int) -> int:
+        for start in range(1, MAX_STARTS + 1):
+            try:
+                self.store.write(f"{self.folder}/_starts/{self.token}/{number:06d}-{start}", b"", if_absent=True)
+                return start
+            except AlreadyExists:
+                continue
+        return MAX_STARTS + 1
+
+
+def peak_rss_bytes() -> int:
+    """The most memory this worker process has held so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def done_key(folder: str, number: int) -> str:
+    return f"{folder}/_done/{number:06d}.json"
+
+
+def run_units(
+    store: Store,
+    folder: str,
+    works: Sequence[Any],
+    task: Task,
+    label: str,
+    on_done: Callable[[Record], None] = lambda _: None,
+) -> list[Record]:
+    """Do `works` (JSON-able, one a unit) with `task`; the records in unit order. `label` names it in Ray's dashboard.
+
+    `on_done` is called with each record as it comes, those of an earlier run first. Raises UnitFailed.
+    """
+    records: dict[int, Record] = {}
+    for key in store.list(f"{folder}/_done"):
+        number = int(key.rsplit("/", 1)[1].removesuffix(".json"))
+        records[number] = orjson.loads(store.read(key))
+        on_done(records[number])
+    missing = [n for n in range(len(works)) if n not in records]
+    if missing:
+        runner = _Runner(store, folder, secrets.token_hex(4), task)
+        for number, record in _on_ray(missing, works, runner, label):
+            records[number] = record
+            on_done(record)
+    return [records[n] for n in range(len(works))]
+
+
+def _on_ray(missing: list[int], works: Sequence[Any], runner: _Runner, label: str) -> Any:
+    import ray.data
+    from ray.exceptions import RayError
+
+    def unit(batch: pa.Table) -> pa.Table:
+        return runner(batch)
+
+    unit.__name__ = unit.__qualname__ = label
+    rows = [{"number": n, "work": orjson.dumps(works[n])} for n in missing]
+    dataset = ray.data.from_items(rows, override_num_blocks=len(rows))
+    dataset = dataset.map_batches(unit, batch_size=1, batch_format="pyarrow", zero_copy_batch=True)
+    dataset.set_name(label.split("[")[0])
+    try:
+        for row in dataset.iter_rows():
+            yield int(row["number"]), orjson.loads(row["record"])
+    except RayError as error:
+        cause = getattr(error, "cause", None) or error
+        while getattr(cause, "__cause__", None) is not None:
+            cause = cause.__cause__
+        raise UnitFailed(f"{label}: {type(cause).__name__}: {cause}") from error

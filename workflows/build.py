@@ -1,0 +1,359 @@
+"""A build: one run of a workflow over one snapshot of its inputs, committed as one numbered log entry."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import hashlib
+import importlib.metadata
+import platform
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from cluster import commit
+from cluster.storage import InputObject, Store, list_inputs, open_store
+from operators.document import SCHEMA
+from operators.limit import Limit
+from operators.read.span import format_of
+from workflows.global_stage import run_global_stage
+from workflows.map_stage import input_columns, run_map_stage
+from workflows.recipe import ParameterError, Params, Recipe, RecipeError, load_recipe, load_workflow
+from workflows.report import render
+from workflows.stage import (
+    Job,
+    Manifest,
+    Progress,
+    Stage,
+    TokenStage,
+    check_drop_share,
+    fingerprint,
+    folder_of,
+    load_manifest,
+    parameters_of,
+    save_manifest,
+    sweep,
+)
+from workflows.token_stage import run_token_stage
+
+SCHEMA_VERSION = 1
+PACKAGES = (
+    "corpusmill",
+    "ray",
+    "pyarrow",
+    "polars",
+    "numpy",
+    "numba",
+    "resiliparse",
+    "fasttext-community",
+    "tokenizers",
+)
+
+
+class GateRefused(RuntimeError):
+    """The build is whole but not good enough to be committed. The command exits with 3."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A recipe checked as far as that goes without work: its stages and its inputs."""
+
+    recipe: Recipe
+    stage: Stage
+    job: Job
+    ignored: tuple[str, ...]  # files in folders and globs that no reader knows
+
+    @property
+    def store(self) -> Store:
+        return self.job.store
+
+
+def prepare(
+    path: str | Path, limit: int | None = None, until: str | None = None, progress: Progress | None = None
+) -> Prepared:
+    """Read and check a recipe, list its inputs, and lay out its stages. Raises RecipeError; touches nothing."""
+    recipe, located = load_recipe(path)
+    params = Params(recipe.params)
+    workflow = load_workflow(recipe.workflow)
+    try:
+        stage: Stage = workflow(params)
+        params.check_all_used()
+    except ParameterError as error:
+        raise located(("params", *error.path), str(error)) from error
+    inputs, ignored = snapshot(recipe)
+    if limit is not None:
+        stage = _sampled(stage, limit)
+    if until is not None:
+        stage = _stage_named(stage, until)
+    job = Job(open_store(recipe.output), recipe, inputs, progress or Progress())
+    _check_columns(stage, job)
+    return Prepared(recipe, stage, job, ignored)
+
+
+def snapshot(recipe: Recipe) -> tuple[tuple[dict[str, Any], ...], tuple[str, ...]]:
+    """The inputs as they are now, each file once, and the files that were passed over for their kind."""
+    found: dict[str, dict[str, Any]] = {}
+    ignored: list[str] = []
+    places: dict[tuple[str | None, str], str] = {}
+    for number, given in enumerate(recipe.inputs):
+        try:
+            listed: list[InputObject] = list_inputs(given.path)
+        except OSError as error:
+            raise RecipeError(f"inputs.{number}: {error}") from error
+        for item in listed:
+            kind = format_of(item.rel)
+            if kind is None:
+                if len(listed) == 1:
+                    raise RecipeError(f"inputs.{number}: {item.url} is of no kind that can be read")
+                ignored.append(item.url)
+                continue
+            other = places.setdefault((given.source, item.rel), item.url)
+            if other != item.url:
+                raise RecipeError(
+                    f"inputs.{number}: {item.url} and {other} would give their documents the same ids: "
+                    "name the `source` of one input, or take their common folder as one input"
+                )
+            carried = {"source": given.source, "priority": given.priority, "weight": given.weight}
+            found.setdefault(item.url, dataclasses.asdict(item) | carried | {"format": kind})
+    if not found:
+        raise RecipeError(f"inputs: none of {len(ignored)} files is of a kind that can be read")
+    return tuple(sorted(found.values(), key=lambda item: (item["rel"], item["url"]))), tuple(ignored)
+
+
+def _stage_named(stage: Stage, name: str) -> Stage:
+    for one in stage.chain():
+        if one.name == name:
+            return one
+    raise RecipeError(f"unknown stage {name!r}; allowed: {', '.join(s.name for s in stage.chain())}")
+
+
+def _sampled(stage: Stage, limit: int) -> Stage:
+    """The same stages with a sample of `limit` documents taken after the first."""
+    below: Stage | None = None
+    for number, one in enumerate(stage.chain()):
+        below = dataclasses.replace(one, upstream=below)
+        if number == 0:
+            below = Stage("sample", below, (Limit(documents=limit),))
+    assert below is not None
+    return below
+
+
+def _check_columns(stage: Stage, job: Job) -> None:
+    """Every column an operator needs must come from the schema, an operator before it, or the input itself."""
+    known = {*SCHEMA.names, "chars"}
+    from_input: set[str] | None = None
+    for one in stage.chain():
+        for name, operator in one.steps:
+            missing = sorted(set(operator.needs) - known)
+            if missing and from_input is None:
+                from_input = input_columns(job)
+            if from_input is not None and (unknown := [c for c in missing if c not in from_input]):
+                have = ", ".join(sorted(known | from_input))
+                raise RecipeError(f"params.{name}: no column {unknown[0]!r}; there are: {have}")
+            known |= set(operator.adds)
+
+
+def plan(prepared: Prepared) -> dict[str, Any]:
+    """What a build would do: per stage whether it is cached, and what changed since the committed build if not."""
+    job = prepared.job
+    before = {s["name"]: s for s in _committed_stages(job.store)}
+    stages = []
+    for stage in prepared.stage.chain():
+        cached = load_manifest(job.store, folder_of(stage, job)) is not None
+        line = {"name": stage.name, "fingerprint": fingerprint(stage, job), "cached": cached}
+        line["operators"] = [step.name for step in stage.steps]
+        line["changed"] = [] if cached else _changes(stage, job, before.get(stage.name))
+        stages.append(line)
+    return {
+        "build_id": build_id(prepared),
+        "inputs": {"files": len(job.inputs), "bytes": sum(item["size"] for item in job.inputs)},
+        "ignored": list(prepared.ignored),
+        "stages": stages,
+    }
+
+
+def _committed_stages(store: Store) -> list[Manifest]:
+    entry = commit.head(store)
+    return load_build(store, entry.build)["stages"] if entry else []
+
+
+def _changes(stage: Stage, job: Job, before: Manifest | None) -> list[str]:
+    if before is None:
+        return []
+    now = {step["name"]: step["parameters"] for step in parameters_of(stage)}
+    then = {step["name"]: step["parameters"] for step in before["steps"]}
+    changes = [f"{name} added" for name in now if name not in then]
+    changes += [f"{name} removed" for name in then if name not in now]
+    for name in now.keys() & then.keys():
+        for key in sorted(now[name].keys() | then[name].keys()):
+            old, new = then[name].get(key), now[name].get(key)
+            if orjson.dumps(old) != orjson.dumps(new):
+                changes.append(f"{name}.{key}: {old} -> {new}")
+    if not changes:
+        same_above = stage.upstream and before["upstream"] == fingerprint(stage.upstream, job)
+        changes = ["inputs or settings"] if same_above or not stage.upstream else [f"{stage.upstream.name} changed"]
+    return sorted(changes)
+
+
+def build_id(prepared: Prepared) -> str:
+    """The same recipe over the same inputs is the same build."""
+    return fingerprint(prepared.stage, prepared.job)
+
+
+def build(prepared: Prepared, force: str | None = None, publish: bool = True) -> dict[str, Any]:
+    """Run what is not done yet, write the build's manifest and report, check the gates, commit.
+
+    Needs a Ray session. Returns the result as `build --json` prints it. Raises GateRefused, CommitLost, StageError.
+    """
+    job, store = prepared.job, prepared.store
+    started = time.perf_counter()
+    parent = commit.head(store)
+    manifests = run_stages(prepared.stage, job, force)
+    manifest = _build_manifest(prepared, manifests, time.perf_counter() - started)
+    result = summary(manifest)
+    if not isinstance(prepared.stage, TokenStage) or not publish:
+        return result | {"committed": False, "log_number": None}
+    key = f"builds/{manifest['build_id']}/manifest.json"
+    if store.exists(key) and force is None:
+        manifest = orjson.loads(store.read(key))  # of a build that ended before its commit, or is committed
+    else:
+        store.write(key, orjson.dumps(manifest, option=orjson.OPT_INDENT_2))
+    digest = hashlib.sha256(store.read(key)).hexdigest()
+    write_report(store, manifest)
+    check_gates(prepared.recipe, manifest)
+    if parent is not None and parent.visible == [manifest["build_id"]]:
+        return result | {"committed": False, "log_number": parent.number}
+    entry = commit.append(store, parent, "build", manifest["build_id"], digest, [manifest["build_id"]])
+    return result | {"committed": True, "log_number": entry.number}
+
+
+def run_stages(stage: Stage, job: Job, force: str | None = None) -> list[Manifest]:
+    """Run each stage that has no manifest, from the top; with `force` that stage and those below again."""
+    manifests: list[Manifest] = []
+    if force is not None:
+        _stage_named(stage, force)
+    forced = False
+    upstream: Manifest | None = None
+    for one in stage.chain():
+        folder = folder_of(one, job)
+        forced = forced or one.name == force
+        if forced:
+            for key in list(job.store.list(folder)):
+                job.store.delete(key)
+        manifest = load_manifest(job.store, folder)
+        cached = manifest is not None
+        if manifest is None:
+            manifest = _run(one, job, upstream)
+            check_drop_share(one, manifest)
+            save_manifest(job.store, folder, manifest)
+            sweep(job.store, folder)
+        job.progress.finished(manifest, cached)
+        manifests.append(manifest | {"cached": cached})
+        upstream = manifest
+    return manifests
+
+
+def _run(stage: Stage, job: Job, upstream: Manifest | None) -> Manifest:
+    if isinstance(stage, TokenStage):
+        assert upstream is not None, "tokens need documents: a workflow cannot begin with its token stage"
+        return run_token_stage(stage, job, upstream)
+    if stage.is_global:
+        assert upstream is not None, "global operators need documents: a workflow cannot begin with them"
+        return run_global_stage(stage, job, upstream)
+    return run_map_stage(stage, job, upstream)
+
+
+def _build_manifest(prepared: Prepared, manifests: Sequence[Manifest], seconds: float) -> Manifest:
+    job = prepared.job
+    last = manifests[-1]
+    listing = orjson.dumps([[i["rel"], i["version"], i["source"]] for i in job.inputs])
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "build_id": build_id(prepared),
+        "workflow": prepared.recipe.workflow,
+        "recipe": prepared.recipe.model_dump(),
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "versions": {"python": platform.python_version(), **_versions()},
+        "inputs": {
+            "files": len(job.inputs),
+            "bytes": sum(item["size"] for item in job.inputs),
+            "sha256": hashlib.sha256(listing).hexdigest(),
+            "ignored": list(prepared.ignored),
+        },
+        "seconds": round(seconds, 3),
+        "stages": list(manifests),
+        "documents": last["kept"],
+        **{key: last.get(key) for key in ("tokens", "padding", "tokenizer", "splits")},
+        "shards": last.get("shards", []),
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def summary(manifest: Manifest) -> dict[str, Any]:
+    """The part of a build's manifest that `build --json` prints."""
+    stage_keys = ("name", "fingerprint", "cached", "rows_in", "created", "kept", "dropped", "quarantined", "seconds")
+    stages = [
+        {key: stage[key] for key in stage_keys}
+        | {"operators": [{key: o[key] for key in ("name", "rows_in", "dropped")} for o in stage["operators"]]}
+        for stage in manifest["stages"]
+    ]
+    return {
+        "build_id": manifest["build_id"],
+        "stages": stages,
+        **{key: manifest[key] for key in ("documents", "tokens", "shards")},
+    }
+
+
+def check_gates(recipe: Recipe, manifest: Manifest) -> None:
+    """Raises GateRefused naming the gate, its bound and the value."""
+    rows, kept = manifest["stages"][0]["rows_in"], manifest["documents"]
+    if kept < recipe.gates.min_kept:
+        raise GateRefused(f"gates.min_kept: {kept} documents were kept, at least {recipe.gates.min_kept} must be")
+    share = 1 - kept / rows if rows else 0.0
+    if share > recipe.gates.max_drop_share:
+        bound = recipe.gates.max_drop_share
+        raise GateRefused(f"gates.max_drop_share: {share:.4f} of {rows} documents were dropped, at most {bound} may be")
+
+
+def load_build(store: Store, name: str) -> Manifest:
+    """A build's manifest. Raises RecipeError when there is none."""
+    key = f"builds/{name}/manifest.json"
+    if not store.exists(key):
+        raise RecipeError(f"{store.url}: there is no build {name!r}")
+    manifest: Manifest = orjson.loads(store.read(key))
+    return manifest
+
+
+def newest_build(store: Store) -> Manifest:
+    """The manifest of the committed build, else of the newest one that was refused."""
+    entry = commit.head(store)
+    if entry is not None:
+        return load_build(store, entry.build)
+    found = [
+        orjson.loads(store.read(k)) for k in store.list("builds") if k.count("/") == 2 and k.endswith("manifest.json")
+    ]
+    if not found:
+        raise RecipeError(f"{store.url}: there is no build here")
+    return max(found, key=lambda manifest: (manifest["created"], manifest["build_id"]))
+
+
+def write_report(store: Store, manifest: Manifest) -> str:
+    """Write the build's report; its key."""
+    from workflows.explain import dropped_samples
+
+    key = f"builds/{manifest['build_id']}/report.html"
+    store.write(key, render(manifest, dropped_samples(store, manifest)).encode())
+    return key

@@ -1,0 +1,272 @@
+"""The `corpusmill` command: thin functions over the library. Results on standard output, everything else on error.
+
+Exit codes: 0 done, 1 failed, 2 bad recipe or arguments, 3 a quality gate refused, 4 another build committed first.
+"""
+
+from __future__ import annotations
+
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import orjson
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="a recipe, as `corpusmill init` writes one")]
+Out = Annotated[str, typer.Argument(metavar="OUT", help="the recipe's output: a corpus")]
+Json = Annotated[bool, typer.Option("--json", help="one JSON object on standard output")]
+BuildName = Annotated[str | None, typer.Option("--build", help="a build id; default: the committed build")]
+INIT_WORKFLOWS = ("text",)
+
+
+def main() -> None:
+    """Entry point of the command."""
+    with _exit_codes():
+        app()
+
+
+@contextmanager
+def _exit_codes() -> Any:
+    """Turn the errors that users cause or can mend into a message and an exit code; bugs keep their traceback."""
+    from cluster.commit import CommitLost
+    from cluster.session import SessionError
+    from cluster.storage import StorageError
+    from cluster.units import UnitFailed
+    from workflows.build import GateRefused
+    from workflows.recipe import RecipeError
+    from workflows.stage import StageError
+
+    codes: dict[type[BaseException], int] = {RecipeError: 2, GateRefused: 3, CommitLost: 4}
+    codes |= {UnitFailed: 1, StageError: 1, SessionError: 1, StorageError: 1, PermissionError: 1}
+    try:
+        yield
+    except tuple(codes) as error:
+        code = next(code for kind, code in codes.items() if isinstance(error, kind))
+        err.print(f"[bold red]error:[/] {escape(str(error))}")
+        raise SystemExit(code) from None
+    except KeyboardInterrupt:
+        err.print("interrupted; run the same command again to go on")
+        raise SystemExit(130) from None
+
+
+@app.command()
+def init(workflow: Annotated[str, typer.Argument(help=f"one of: {', '.join(INIT_WORKFLOWS)}")] = "text") -> None:
+    """Print a commented recipe to start from."""
+    from workflows.recipe import RecipeError
+
+    template = Path(__file__).parent / "templates" / f"{workflow}.yaml"
+    if workflow not in INIT_WORKFLOWS:
+        raise RecipeError(f"no recipe for {workflow!r}; there are: {', '.join(INIT_WORKFLOWS)}")
+    sys.stdout.write(template.read_text("utf-8"))
+
+
+@app.command()
+def validate(recipe: RecipeFile) -> None:
+    """Check a recipe and its inputs without doing any work."""
+    from workflows.build import prepare
+
+    prepared = prepare(recipe)
+    files, size = len(prepared.job.inputs), sum(item["size"] for item in prepared.job.inputs)
+    out.print(f"{escape(str(recipe))}: good; {files} input files, {_bytes(size)}")
+
+
+@app.command()
+def schema(workflow: Annotated[str, typer.Argument(help="a workflow, or file.py:function")] = "text") -> None:
+    """Print the JSON schema of recipes for a workflow, for editors."""
+    from workflows.recipe import recipe_schema
+
+    _print_json(recipe_schema(workflow))
+
+
+@app.command()
+def plan(
+    recipe: RecipeFile,
+    limit: Annotated[int | None, typer.Option(min=1, help="as for `build`")] = None,
+    json: Json = False,
+) -> None:
+    """Show the stages, what is cached, what would run and why. Touches nothing."""
+    from workflows.build import plan as make_plan
+    from workflows.build import prepare
+
+    planned = make_plan(prepare(recipe, limit=limit))
+    if json:
+        return _print_json(planned)
+    inputs = planned["inputs"]
+    out.print(f"{inputs['files']} input files, {_bytes(inputs['bytes'])}, build {planned['build_id']}")
+    _tell_ignored(planned["ignored"])
+    for stage in planned["stages"]:
+        state = "[green]cached[/]" if stage["cached"] else "[yellow]would run[/]"
+        why = f"  ({escape('; '.join(stage['changed']))})" if stage["changed"] else ""
+        out.print(f"  {stage['name']:<8} {stage['fingerprint']}  {state}{why}")
+        out.print(f"           {escape(' → '.join(stage['operators']))}")
+    return None
+
+
+@app.command()
+def build(
+    recipe: RecipeFile,
+    limit: Annotated[int | None, typer.Option(min=1, help="try on this many documents; never committed")] = None,
+    until: Annotated[str | None, typer.Option(help="stop after this stage; never committed")] = None,
+    force: Annotated[str | None, typer.Option(help="run this stage and those below again")] = None,
+    address: Annotated[str | None, typer.Option(help="of a Ray cluster; default: Ray on this machine")] = None,
+    dashboard: Annotated[bool, typer.Option(help="start the Ray dashboard with an embedded Ray")] = False,
+    json: Json = False,
+) -> None:
+    """Build the corpus: run what is not done yet, then commit. A second run goes on where the first one ended."""
+    from cluster.session import session
+    from workflows.build import build as run_build
+    from workflows.build import prepare
+    from workflows.progress import console_progress
+
+    with console_progress(err) as progress:
+        prepared = prepare(recipe, limit=limit, until=until, progress=progress)
+        _tell_ignored(prepared.ignored)
+        with session(address, prepared.recipe.workers.cpus, dashboard):
+            result = run_build(prepared, force=force, publish=limit is None)
+    if json:
+        return _print_json(result)
+    return _print_result(result, prepared.store.url)
+
+
+def _print_result(result: dict[str, Any], url: str) -> None:
+    last = result["stages"][-1]
+    dropped = sum(sum(stage["dropped"].values()) for stage in result["stages"])
+    quarantined = sum(stage["quarantined"] for stage in result["stages"])
+    counts = f"kept={last['kept']} dropped={dropped} quarantined={quarantined}"
+    if result["tokens"] is not None:
+        counts += f" tokens={result['tokens']} shards={len(result['shards'])}"
+    out.print(f"Done. {counts}")
+    build = f"{url}/builds/{result['build_id']}"
+    if result["committed"]:
+        out.print(f"committed as entry {result['log_number']}: build {result['build_id']}")
+    elif result["log_number"] is not None:
+        out.print(f"nothing new: build {result['build_id']} is entry {result['log_number']} already")
+    else:
+        out.print("not committed")
+    if result["shards"]:
+        out.print(f"report: {escape(build)}/report.html\nshards: {escape(build)}/shards", soft_wrap=True)
+
+
+@app.command()
+def report(output: Out, build: BuildName = None) -> None:
+    """Write the report of a build again and print where it is."""
+    from workflows.build import write_report
+
+    store, manifest = _opened(output, build)
+    out.print(f"{store.url}/{write_report(store, manifest)}")
+
+
+@app.command()
+def why(
+    output: Out,
+    doc_id: Annotated[str, typer.Argument(metavar="DOC_ID")],
+    build: BuildName = None,
+    json: Json = False,
+) -> None:
+    """Say where a document went: its shard and offset, or what dropped it and by which value."""
+    from workflows.explain import why as explain
+
+    store, manifest = _opened(output, build)
+    answer = explain(store, manifest, doc_id)
+    if json:
+        return _print_json(answer)
+    out.print(escape(_sentence(answer)))
+    while answer["duplicate_of"] and answer["duplicate_of"] != answer["id"]:
+        answer = explain(store, manifest, answer["duplicate_of"])
+        out.print(escape("  " + _sentence(answer)))
+    return None
+
+
+def _sentence(a: dict[str, Any]) -> str:
+    if a["fate"] == "kept":
+        return f"{a['id']}: kept, in {a['shard']} at token {a['offset']}" if a["shard"] else f"{a['id']}: kept"
+    if a["fate"] == "quarantined":
+        detail = f" ({a['detail']})" if a["detail"] else ""
+        return f"{a['id']}: quarantined in stage {a['stage']}: {a['reason']}{detail}, {a['file']} at {a['offset']}"
+    if a["fate"] == "dropped":
+        value = "" if a["value"] is None else f", value {a['value']:g}"
+        bound = "" if a["threshold"] is None else f", threshold {a['threshold']:g}"
+        detail = f", {a['detail']}" if a["detail"] else ""
+        twin = f", duplicate of {a['duplicate_of']}" if a["duplicate_of"] else ""
+        return f"{a['id']}: dropped in stage {a['stage']} by {a['operator']}: {a['reason']}{value}{bound}{detail}{twin}"
+    return f"{a['id']}: unknown: no document of this build has that id"
+
+
+@app.command()
+def verify(output: Out, json: Json = False) -> None:
+    """Check every checksum, count and conservation law of the committed builds."""
+    from cluster.storage import open_store
+    from workflows.explain import verify as check
+
+    checks = list(check(open_store(output)))
+    wrong = [(what, error) for what, error in checks if error is not None]
+    if json:
+        _print_json({"checks": len(checks), "failures": [{"what": what, "error": error} for what, error in wrong]})
+    else:
+        for what, error in wrong:
+            out.print(f"[red]FAILED[/] {escape(what)}: {escape(error)}")
+        out.print(f"{len(checks) - len(wrong)} of {len(checks)} checks passed")
+    if wrong:
+        raise typer.Exit(1)
+
+
+@app.command()
+def export(
+    output: Out,
+    destination: Annotated[Path, typer.Argument(help="a folder that does not exist yet")],
+    format: Annotated[Literal["hf"], typer.Option(help="hf: cleaned text as Parquet with a dataset card")] = "hf",
+    build: BuildName = None,
+) -> None:
+    """Copy a build out in the layout that another tool expects."""
+    from workflows.export import export_hf
+
+    store, manifest = _opened(output, build)
+    files = export_hf(store, manifest, destination)
+    out.print(f"{len(files)} files in {escape(str(destination))} ({format})")
+
+
+@app.command()
+def doctor(output: Annotated[str | None, typer.Argument(help="also try to write there")] = None) -> None:
+    """Check this machine: versions, packages, memory, disk, Ray."""
+    from workflows.doctor import examine
+
+    findings = examine(output)
+    for finding in findings:
+        mark = "[green]ok[/]     " if finding.good else "[red]problem[/]"
+        out.print(f"{mark} {escape(finding.what)}: {escape(finding.told)}")
+    if not all(finding.good for finding in findings):
+        raise typer.Exit(1)
+
+
+def _opened(output: str, build: str | None) -> tuple[Any, dict[str, Any]]:
+    from cluster.storage import open_store
+    from workflows.build import load_build, newest_build
+
+    store = open_store(output)
+    return store, load_build(store, build) if build else newest_build(store)
+
+
+def _tell_ignored(ignored: Any) -> None:
+    if ignored:
+        more = f" and {len(ignored) - 1} more" if len(ignored) > 1 else ""
+        err.print(f"passed over, no reader knows their kind: {escape(ignored[0])}{more}")
+
+
+def _print_json(value: Any) -> None:
+    sys.stdout.buffer.write(orjson.dumps(value, option=orjson.OPT_INDENT_2) + b"\n")
+    sys.stdout.flush()
+
+
+def _bytes(n: float) -> str:
+    units = ["B", "KB", "MB", "GB", "TB"]
+    while n >= 1000 and len(units) > 1:
+        n /= 1000
+        units.pop(0)
+    return f"{n:.0f} B" if units[0] == "B" else f"{n:.1f} {units[0]}"

@@ -1,0 +1,63 @@
+"""Copy a build's cleaned text out as a dataset folder that the `datasets` library loads by its path."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from cluster.storage import Store
+from workflows.recipe import RecipeError
+from workflows.stage import Manifest
+
+TEXT_FORMAT = "parquet"
+
+
+def export_hf(store: Store, manifest: Manifest, destination: Path) -> list[Path]:
+    """Parquet files by split below `data/`, and a dataset card. The destination must not exist or be empty."""
+    shards = [shard for shard in manifest["shards"] if shard["format"] == TEXT_FORMAT]
+    if not shards:
+        raise RecipeError(f"build {manifest['build_id']} has no shards of format {TEXT_FORMAT}")
+    if destination.exists() and any(destination.iterdir()):
+        raise RecipeError(f"{destination} is not empty")
+    (destination / "data").mkdir(parents=True, exist_ok=True)
+    written = []
+    splits: dict[str, dict[str, int]] = {}
+    for shard in shards:
+        name = Path(shard["path"]).name
+        with store.local(shard["path"]) as path:
+            shutil.copyfile(path, destination / "data" / name)
+        written.append(destination / "data" / name)
+        split = splits.setdefault(shard["split"], {"documents": 0, "bytes": 0})
+        split["documents"] += shard["documents"]
+        split["bytes"] += shard["bytes"]
+    card = destination / "README.md"
+    card.write_text(dataset_card(manifest, splits), "utf-8")
+    return [*written, card]
+
+
+def dataset_card(manifest: Manifest, splits: dict[str, dict[str, int]]) -> str:
+    """The card: what is in it, where it came from, what was removed and why."""
+    environment = Environment(
+        loader=PackageLoader("workflows"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=False,
+    )
+    dropped: dict[str, int] = {}
+    for stage in manifest["stages"]:
+        dropped |= stage["dropped"]
+    languages: dict[str, Any] = next(
+        (
+            s["profile"]["kept"]["languages"]
+            for s in reversed(manifest["stages"])
+            if s["profile"]["kept"].get("languages")
+        ),
+        {},
+    )
+    return environment.get_template("dataset_card.md.j2").render(
+        manifest=manifest, splits=splits, dropped=dropped, languages=languages
+    )

@@ -1,0 +1,226 @@
+"""A stage of row-wise operators: each unit is read, run through all operators and written by one task."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cluster.storage import Store, describe_input, open_input
+from cluster.tables import TableWriter, iterate_entry
+from cluster.units import Record, peak_rss_bytes, run_units
+from operators.apply import Step, apply, characters
+from operators.document import DROP, with_columns
+from operators.read.reader import cut, read
+from operators.read.span import Batch, Fields, ReadError, Span, group
+from workflows import profile
+from workflows.recipe import RecipeError
+from workflows.stage import Job, Manifest, Stage, StageError, folder_of, summarise
+from workflows.stage import characters as count_characters
+
+EXPLAINING = ("id", "url", "date", "source", "language", "chars")
+FILES_PER_CUT = 256
+
+
+def run_map_stage(stage: Stage, job: Job, upstream: Manifest | None) -> Manifest:
+    """Run the stage to its manifest's content; the caller saves it."""
+    started = time.perf_counter()
+    folder = folder_of(stage, job)
+    if upstream is None:
+        works = plan_reading(stage, job, folder)
+    else:
+        works = upstream["files"]["kept"]
+    task = MapTask(job.store, folder, stage.steps, job.recipe.dropped_text, _fields(job), upstream is None)
+    label = f"{stage.name}[{'+'.join(step.name for step in stage.steps)}]"
+    job.progress.started(stage.name, "", len(works))
+    records = run_units(job.store, folder, works, task, label, job.progress.unit)
+    return summarise(stage, job, records, time.perf_counter() - started)
+
+
+def _fields(job: Job) -> Fields:
+    return Fields(**job.recipe.fields.model_dump(exclude_none=True))
+
+
+def plan_reading(stage: Stage, job: Job, folder: str) -> list[Any]:
+    """The frozen plan of a reading stage: its units, each a list of spans. Made once; later runs read it back.
+
+    Raises RecipeError for files that cannot be read, before any work, unless the recipe skips them.
+    """
+    key = f"{folder}/plan.json"
+    if not job.store.exists(key):
+        target = job.recipe.workers.unit_bytes
+        chunks = [list(job.inputs[i : i + FILES_PER_CUT]) for i in range(0, len(job.inputs), FILES_PER_CUT)]
+        task = CutTask(_fields(job), target, job.recipe.on_bad_file)
+        records = run_units(job.store, f"{folder}/cut-{target}", chunks, task, f"{stage.name}[plan]")
+        if errors := [error for record in records for error in record["errors"]]:
+            more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+            raise RecipeError(f"inputs: {errors[0]}{more}; `on_bad_file: skip` would quarantine what cannot be read")
+        spans = [Span(**span) for record in records for span in record["spans"]]
+        units = [[asdict(span) for span in unit] for unit in group(spans, target)]
+        versions = {item["url"]: item["version"] for item in job.inputs}
+        job.store.write(key, orjson.dumps({"units": units, "versions": versions}))
+    plan = orjson.loads(job.store.read(key))
+    return [{"spans": unit, "versions": {s["url"]: plan["versions"][s["url"]] for s in unit}} for unit in plan["units"]]
+
+
+def input_columns(job: Job) -> set[str]:
+    """Columns of the tabular inputs, by the first batch of the first file of each kind."""
+    found: set[str] = set()
+    for kind in sorted({item["format"] for item in job.inputs}):
+        first = next(item for item in job.inputs if item["format"] == kind)
+        for batch in read(whole_file(first), open_input, _fields(job)):
+            found.update(batch.docs.column_names)
+            break
+    return found
+
+
+@dataclass(frozen=True)
+class CutTask:
+    """Cuts a chunk of input files into independently readable spans."""
+
+    fields: Fields
+    target: int
+    on_bad_file: str
+
+    def __call__(self, _number: int, work: list[dict[str, Any]]) -> Record:
+        spans: list[dict[str, Any]] = []
+        errors: list[str] = []
+        for item in work:
+            whole = whole_file(item)
+            try:
+                spans += [asdict(span) for span in cut(whole, open_input, self.target)]
+            except (ReadError, OSError) as error:
+                if self.on_bad_file == "skip":
+                    spans.append(asdict(whole))  # reading it yields its quarantine row
+                else:
+                    errors.append(f"{item['url']}: {error}")
+        return {"spans": spans, "errors": errors}
+
+
+def whole_file(item: dict[str, Any]) -> Span:
+    """The span of a whole input file."""
+    rel = f"{item['source']}:{item['rel']}" if item["source"] else item["rel"]
+    return Span(
+        url=item["url"],
+        rel=rel,
+        format=item["format"],
+        start=0,
+        end=-1,
+        size=item["size"],
+        source=item["source"],
+        priority=item["priority"],
+        weight=item["weight"],
+    )
+
+
+@dataclass(frozen=True)
+class MapTask:
+    """Reads one unit in bounded batches, applies the steps to each, and writes kept, dropped and quarantined."""
+
+    store: Store
+    folder: str
+    steps: tuple[Step, ...]
+    dropped_text: bool
+    fields: Fields
+    reads_inputs: bool
+
+    def __call__(self, number: int, work: Any) -> Record:
+        writers = {
+            fate: TableWriter(self.store, f"{self.folder}/{fate}", number)
+            for fate in ("kept", "dropped", "quarantined")
+        }
+        totals = _Totals(self.steps)
+        with writers["kept"] as kept, writers["dropped"] as dropped, writers["quarantined"] as quarantined:
+            for batch in self._batches(work):
+                result = apply(self.steps, batch.docs)
+                totals.add(batch, result)
+                kept.write(_finished(result.kept))
+                dropped.write(explained(result.dropped, self.dropped_text))
+                quarantined.write(batch.quarantined)
+        return totals.record() | {"files": {fate: writer.entries for fate, writer in writers.items()}}
+
+    def _batches(self, work: Any) -> Iterator[Batch]:
+        if not self.reads_inputs:
+            for table in iterate_entry(self.store, work):
+                yield Batch(table, pa.table({"reason": pa.array([], pa.string())}))
+            return
+        for span in (Span(**span) for span in work["spans"]):
+            if describe_input(span.url).version != work["versions"][span.url]:
+                raise StageError(f"{span.url} changed after the build was planned; build again to take the new content")
+            yield from read(span, open_input, self.fields)
+
+
+def _finished(docs: pa.Table) -> pa.Table:
+    """What is kept: without a payload that has become text, with the length in characters."""
+    if "payload" in docs.column_names and docs["payload"].null_count == docs.num_rows:
+        docs = docs.drop_columns(["payload"])
+    chars = pc.fill_null(pc.utf8_length(docs["text"]), 0).cast(pa.int64())
+    return with_columns(docs, {"chars": chars})
+
+
+def explained(dropped: pa.Table, text: bool) -> pa.Table:
+    """What is kept of a dropped row: enough to say which, why and by how much; its text only if asked."""
+    if "text" in dropped.column_names and "chars" not in dropped.column_names:
+        chars = pc.fill_null(pc.utf8_length(dropped["text"]), 0).cast(pa.int64())
+        dropped = dropped.append_column("chars", chars)
+    wanted = [*EXPLAINING, *(["text"] if text else []), *DROP.names, "cluster", "cluster_size"]
+    return dropped.select([name for name in wanted if name in dropped.column_names])
+
+
+class _Totals:
+    """Sums over a unit's batches."""
+
+    def __init__(self, steps: Sequence[Step]) -> None:
+        self.counts: list[dict[str, Any]] = [
+            {"name": step.name, "rows_in": 0, "created": 0, "dropped": Counter[str]()}
+            | dict.fromkeys(("chars_in", "chars_dropped", "chars_out"), 0)
+            | {"seconds": 0.0}
+            for step in steps
+        ]
+        self.rows: Counter[str] = Counter()
+        self.quarantine: Counter[str] = Counter()
+        self.profiles: dict[str, list[dict[str, Any]]] = {"kept": [], "in": [], "dropped": []}
+
+    def add(self, batch: Batch, result: Any) -> None:
+        for total, count in zip(self.counts, result.counts, strict=True):
+            for key, value in asdict(count).items():
+                if key == "dropped":
+                    total[key].update(value)
+                elif key != "name":
+                    total[key] += value
+        self.rows["rows_in"] += batch.docs.num_rows + batch.quarantined.num_rows
+        self.rows["kept"] += result.kept.num_rows
+        self.rows["chars_kept"] += characters(result.kept)
+        self.rows["created"] += sum(count.created for count in result.counts)
+        self.quarantine.update(batch.quarantined["reason"].to_pylist())
+        kept, dropped = profile.profile(result.kept), profile.profile(result.dropped)
+        self.profiles["kept"].append(kept)
+        self.profiles["in"] += [kept, dropped]
+        self.profiles["dropped"].append(profile.drop_profile(result.dropped))
+
+    def record(self) -> Record:
+        dropped: Counter[str] = Counter()
+        for count in self.counts:
+            dropped.update(count["dropped"])
+        return {
+            "rows_in": self.rows["rows_in"],
+            "created": self.rows["created"],
+            "kept": self.rows["kept"],
+            "dropped": dict(dropped),
+            "quarantined": sum(self.quarantine.values()),
+            "quarantine_reasons": dict(self.quarantine),
+            "characters": count_characters(self.counts, self.rows["chars_kept"]),
+            "operators": self.counts,
+            "profile": {
+                "in": profile.merge(self.profiles["in"]),
+                "kept": profile.merge(self.profiles["kept"]),
+                "dropped": profile.merge(self.profiles["dropped"]),
+            },
+            "peak_rss_bytes": peak_rss_bytes(),
+        }

@@ -1,0 +1,299 @@
+"""Recipes: YAML in, validated parameters out, and an error that names file, line, key and value for anything else."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, cast
+
+import orjson
+import pydantic
+from pydantic import BaseModel, ConfigDict, Field
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.error import YAMLError
+from ruamel.yaml.events import AliasEvent, ScalarEvent
+
+from operators.apply import Step
+
+MAX_RECIPE_BYTES = 1 << 20
+OFF = ("off", False, None)
+WORKFLOWS = ("text",)  # each a module of this package with a function of its name
+
+
+class RecipeError(ValueError):
+    """The recipe or the arguments are wrong: nothing was done. The command exits with 2."""
+
+
+class _Checked(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Input(_Checked):
+    """One place to read from, and what its documents carry along."""
+
+    path: str
+    source: str | None = None
+    priority: int = 0
+    weight: float = 1.0
+
+
+class FieldNames(_Checked):
+    """The user's column names in tabular input; unnamed ones are looked for under their usual names."""
+
+    text: str | None = None
+    id: str | None = None
+    url: str | None = None
+    date: str | None = None
+
+
+Format = Literal["megatron", "datatrove", "olmo", "tokens_parquet", "parquet"]
+
+
+class Shards(_Checked):
+    """What trainers get."""
+
+    formats: Annotated[list[Format], Field(min_length=1)] = ["megatron", "parquet"]
+    tokens_per_shard: Annotated[int, Field(ge=1000)] = 100_000_000
+
+
+class Workers(_Checked):
+    """Placement: changes how long a build takes and what memory it needs, never its result."""
+
+    cpus: Annotated[int, Field(ge=1)] | None = None
+    unit_bytes: Annotated[int, Field(ge=1 << 10)] = 32 << 20
+
+
+class Gates(_Checked):
+    """What a build must satisfy to be committed."""
+
+    min_kept: Annotated[int, Field(ge=0)] = 1
+    max_drop_share: Annotated[float, Field(ge=0, le=1)] = 0.999
+
+
+def _input(value: object) -> object:
+    return {"path": value} if isinstance(value, str) else value
+
+
+class Recipe(_Checked):
+    """One build: a workflow, its inputs and output, the parameters of its operators."""
+
+    workflow: str = "text"
+    inputs: Annotated[list[Annotated[Input, pydantic.BeforeValidator(_input)]], Field(min_length=1)]
+    output: str
+    fields: FieldNames = FieldNames()
+    params: dict[str, Any] = {}
+    shards: Shards = Shards()
+    splits: dict[str, Annotated[float, Field(gt=0, lt=1)]] = {}
+    gates: Gates = Gates()
+    workers: Workers = Workers()
+    dropped_text: bool = False
+    on_bad_file: Literal["fail", "skip"] = "fail"
+
+
+class Params:
+    """The recipe's `params` as a workflow takes them, operator by operator. What no operator took is an error."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self._values = dict(values)
+        self.used: dict[str, type] = {}
+
+    def use(
+        self, operator: type, name: str | None = None, *, default: Literal["on", "off"] = "on", **fields: Any
+    ) -> Step | None:
+        """The operator with the recipe's parameters under its name, `fields` where the recipe is silent, or None
+        when it is off. Raises pydantic.ValidationError with the path of the parameter."""
+        name = name or str(operator.name)  # type: ignore[attr-defined]
+        self.used[name] = operator
+        given = self._values.get(name, default)
+        if given in OFF:
+            return None
+        if given in ("on", True):
+            given = {}
+        if not isinstance(given, dict):
+            raise ParameterError((name,), f"expected parameters, `on` or `off`, got {given!r}")
+        try:
+            adapter: pydantic.TypeAdapter[Any] = pydantic.TypeAdapter(operator)
+            return Step(name, adapter.validate_json(orjson.dumps({**fields, **given}), strict=True))
+        except pydantic.ValidationError as error:
+            raise ParameterError(*_first(error, (name,), fields_of(operator))) from error
+
+    def check_all_used(self) -> None:
+        for name in self._values:
+            if name not in self.used:
+                raise ParameterError((name,), _unknown(name, self.used))
+
+
+class _Recording(Params):
+    """Only notes what a workflow asks for."""
+
+    def use(self, operator: type, name: str | None = None, **_: Any) -> None:
+        self.used[name or str(operator.name)] = operator  # type: ignore[attr-defined]
+
+
+def recipe_schema(workflow: str) -> dict[str, Any]:
+    """JSON schema of recipes for a workflow: the recipe's own keys, and under `params` those of its operators."""
+    recording = _Recording({})
+    load_workflow(workflow)(recording)
+    schema = Recipe.model_json_schema()
+    properties: dict[str, Any] = {}
+    for name, operator in recording.used.items():
+        own = pydantic.TypeAdapter(operator).json_schema()
+        schema.setdefault("$defs", {}).update(own.pop("$defs", {}))
+        own.get("properties", {}).pop("revision", None)
+        properties[name] = {"anyOf": [own, {"enum": ["on", "off", True, False, None]}]}
+    schema["properties"]["params"] = {"type": "object", "properties": properties, "additionalProperties": False}
+    return schema
+
+
+class ParameterError(ValueError):
+    """A parameter that does not fit, with its path below `params`."""
+
+    def __init__(self, path: tuple[str | int, ...], message: str) -> None:
+        super().__init__(message)
+        self.path = path
+
+
+def fields_of(model: type) -> list[str]:
+    """Names of the parameters of an operator or of a part of the recipe; `revision` is the code's own."""
+    fields: dict[str, Any] = getattr(model, "__pydantic_fields__", {})
+    return [field.alias or name for name, field in fields.items() if name != "revision"]
+
+
+def load_recipe(path: str | Path) -> tuple[Recipe, Callable[[tuple[str | int, ...], str], RecipeError]]:
+    """The recipe in a file, and a function that makes the error for a path in it: file, line, key, message."""
+    try:
+        text = Path(path).read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: cannot be read: {error}") from error
+    tree = _parse(str(path), text)
+
+    def located(where: tuple[str | int, ...], message: str) -> RecipeError:
+        return RecipeError(f"{path}:{_line(tree, where)}: {_dotted(where)}: {message}")
+
+    try:
+        return Recipe.model_validate_json(orjson.dumps(_plain(tree))), located
+    except pydantic.ValidationError as error:
+        where, message = _first(error, (), fields_of(Recipe))
+        raise located(where, message) from error
+
+
+def _parse(path: str, text: str) -> CommentedMap:
+    if len(text) > MAX_RECIPE_BYTES:
+        raise RecipeError(f"{path}: a recipe of {len(text)} characters; at most {MAX_RECIPE_BYTES} are read")
+    try:
+        for event in YAML().parse(text):
+            line = event.start_mark.line + 1 if event.start_mark else 0
+            if isinstance(event, AliasEvent) or getattr(event, "anchor", None):
+                raise RecipeError(f"{path}:{line}: anchors and aliases are not allowed")
+            if not isinstance(event, ScalarEvent) and getattr(event, "tag", None):
+                raise RecipeError(f"{path}:{line}: tags are not allowed: {event.tag}")
+            if isinstance(event, ScalarEvent) and event.tag and str(event.tag).startswith(("!", "tag:")):
+                raise RecipeError(f"{path}:{line}: tags are not allowed: {event.tag}")
+        tree = YAML().load(text)
+    except YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        at = f":{mark.line + 1}" if mark else ""
+        raise RecipeError(f"{path}{at}: {getattr(error, 'problem', None) or error}") from error
+    if not isinstance(tree, CommentedMap):
+        raise RecipeError(f"{path}: a recipe is a mapping of keys, got {type(tree).__name__}")
+    return tree
+
+
+def _plain(node: Any) -> Any:
+    """Plain Python values for ruamel's round-trip ones; dates stay the strings they were written as."""
+    if isinstance(node, CommentedMap):
+        return {str(key): _plain(value) for key, value in node.items()}
+    if isinstance(node, CommentedSeq):
+        return [_plain(value) for value in node]
+    if node is None or isinstance(node, bool):
+        return node
+    for kind in (int, float, str):
+        if isinstance(node, kind):
+            return kind(node)
+    return str(node)
+
+
+def _line(tree: CommentedMap, where: tuple[str | int, ...]) -> int:
+    node: Any = tree
+    line = 1
+    for key in where:
+        if isinstance(node, CommentedMap) and key in node:
+            line = node.lc.key(key)[0] + 1
+        elif isinstance(node, CommentedSeq) and isinstance(key, int) and key < len(node):
+            line = node.lc.item(key)[0] + 1
+        else:
+            break
+        node = node[key]
+    return int(line)
+
+
+def _dotted(where: tuple[str | int, ...]) -> str:
+    return ".".join(str(key) for key in where)
+
+
+def _first(
+    error: pydantic.ValidationError, prefix: tuple[str | int, ...], allowed: list[str]
+) -> tuple[tuple[str | int, ...], str]:
+    """(path, message) of the first thing wrong; names of union members and functions in pydantic's path left out."""
+    problem = error.errors(include_url=False, include_context=False)[0]
+    where = tuple(p for p in problem["loc"] if isinstance(p, int) or p.isidentifier())
+    if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        last = str(problem["loc"][-1])
+        return prefix + where, _unknown(last, allowed if len(problem["loc"]) == 1 else _siblings(problem["loc"]))
+    return prefix + where, f"{problem['msg']}, got {problem['input']!r}"
+
+
+def _siblings(loc: tuple[str | int, ...]) -> list[str]:
+    parts = {"inputs": Input, "fields": FieldNames, "shards": Shards, "workers": Workers, "gates": Gates}
+    return fields_of(parts[str(loc[0])]) if loc[0] in parts else []
+
+
+def _unknown(name: str, allowed: Iterable[str]) -> str:
+    names = sorted(allowed)
+    close = difflib.get_close_matches(name, names, 1)
+    guess = f"did you mean {close[0]!r}? " if close else ""
+    return f"unknown key {name!r}; {guess}allowed: {', '.join(names)}"
+
+
+def load_workflow(name: str) -> Callable[..., Any]:
+    """The function that a recipe's `workflow` names: one of ours, or `file.py:function` of the user's."""
+    if name in WORKFLOWS:
+        module = importlib.import_module(f"workflows.{name}")
+        return cast(Callable[..., Any], getattr(module, name))
+    file, _, function = name.rpartition(":")
+    if not file.endswith(".py"):
+        raise RecipeError(f"workflow: unknown {name!r}; allowed: {', '.join(WORKFLOWS)}, or file.py:function")
+    path = Path(file)
+    if not path.is_file():
+        raise RecipeError(f"workflow: no such file: {file}")
+    folder = str(path.resolve().parent)
+    if folder not in sys.path:
+        sys.path.insert(0, folder)  # as for a script: it may import its neighbours
+    module_name = f"corpusmill_user_{path.stem}"
+    spec = importlib.util.spec_from_file_location(module_name, path.resolve())
+    if spec is None or spec.loader is None:
+        raise RecipeError(f"workflow: {file} cannot be loaded")
+    loaded = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = loaded
+    spec.loader.exec_module(loaded)
+    found = getattr(loaded, function, None)
+    if not callable(found):
+        raise RecipeError(f"workflow: {file} has no function {function!r}")
+    _ship_by_value(folder)
+    return cast(Callable[..., Any], found)
+
+
+def _ship_by_value(folder: str) -> None:
+    """Workers cannot import the user's files: what was imported from their folder travels with the tasks."""
+    from ray import cloudpickle
+
+    for module in list(sys.modules.values()):
+        file = getattr(module, "__file__", None)
+        own = file is not None and Path(file).is_relative_to(folder) and "site-packages" not in file
+        if own and module.__name__.split(".")[0] not in ("operators", "cluster", "workflows"):
+            cloudpickle.register_pickle_by_value(module)

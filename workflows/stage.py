@@ -1,0 +1,252 @@
+"""A stage: named operators between two durable outputs. The only code that knows about identity and resume.
+
+A stage's folder is `stages/<name>-<fingerprint>`; its manifest is written last, so a manifest means done. The
+fingerprint is made from the operators themselves, the stage above and, at the top, the listing of the inputs: what
+changes the output is in it, and where and how the work ran is not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import sys
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from cluster.storage import Store
+from cluster.units import Record
+from operators.apply import Step
+from operators.document import identity
+from operators.phases import GlobalOperator
+from workflows import profile
+from workflows.recipe import Recipe
+
+MANIFEST_FORMAT = 1
+Manifest = dict[str, Any]
+
+
+class StageError(RuntimeError):
+    """A stage could not be finished; no manifest was written."""
+
+
+class ConservationError(AssertionError):
+    """Rows in + created is not kept + dropped + quarantined: a bug, never a property of the data."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """`steps` over the output of `upstream`, or over the recipe's inputs where that is None.
+
+    Steps are operators, or uses of them (`Params.use`); None stands for one that is off. Global operators and
+    row-wise ones do not mix in a stage.
+    """
+
+    name: str
+    upstream: Stage | None
+    steps: tuple[Any, ...]
+    max_drop_share: float = 1.0
+
+    def __post_init__(self) -> None:
+        steps = tuple(s if isinstance(s, Step) else Step(s.name, s) for s in self.steps if s is not None)
+        object.__setattr__(self, "steps", steps)
+        names = [step.name for step in steps]
+        if doubled := [name for name, n in Counter(names).items() if n > 1]:
+            raise ValueError(f"stage {self.name}: {doubled[0]} is used twice: give each use a name of its own")
+        if len({isinstance(step.operator, GlobalOperator) for step in steps}) > 1:
+            raise ValueError(f"stage {self.name}: {', '.join(names)}: global and row-wise operators do not mix")
+
+    @property
+    def is_global(self) -> bool:
+        return any(isinstance(step.operator, GlobalOperator) for step in self.steps)
+
+    def chain(self) -> list[Stage]:
+        """The stages from the inputs down to this one."""
+        return [*(self.upstream.chain() if self.upstream else []), self]
+
+
+@dataclass(frozen=True)
+class TokenStage(Stage):
+    """The last stage: documents through a tokenizer into shards, their sequences laid out by `pack`."""
+
+    pack: Step | None = None
+
+
+class Progress:
+    """Told what happens during a build; this one keeps silent."""
+
+    def started(self, stage: str, what: str, units: int) -> None:
+        """A stage begins a pass of `units` units over `what` (its operators, or a phase of one)."""
+
+    def unit(self, record: Record) -> None:
+        """One unit of that pass is done; only passes that move documents have rows in their records."""
+
+    def finished(self, manifest: Manifest, cached: bool) -> None:
+        """The stage is done; `cached` when an earlier build had done it."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What all stages of one build share."""
+
+    store: Store
+    recipe: Recipe
+    inputs: tuple[dict[str, Any], ...]  # the snapshot: url, rel, size, version, source, priority, weight
+    progress: Progress = Progress()
+    force: frozenset[str] = frozenset()
+    fingerprints: dict[str, str] = field(default_factory=dict)
+
+
+def fingerprint(stage: Stage, job: Job) -> str:
+    """16 hex digits of everything that may change the stage's output."""
+    own: dict[str, Any] = {
+        "format": MANIFEST_FORMAT,
+        "stage": stage.name,
+        "steps": [[name, identity(operator), _source_hash(operator)] for name, operator in stage.steps],
+        "dropped_text": job.recipe.dropped_text,
+    }
+    if stage.upstream is not None:
+        own["upstream"] = fingerprint(stage.upstream, job)
+    else:
+        listing = [[i["rel"], i["version"], i["source"], i["priority"], i["weight"]] for i in job.inputs]
+        own["inputs"] = sorted(listing, key=repr)
+        own["fields"] = job.recipe.fields.model_dump()
+        own["on_bad_file"] = job.recipe.on_bad_file
+    if isinstance(stage, TokenStage):
+        own |= {"shards": job.recipe.shards.model_dump(), "splits": job.recipe.splits}
+        own["pack"] = identity(stage.pack.operator) if stage.pack else None
+    return hashlib.sha256(orjson.dumps(own, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
+
+
+def _source_hash(operator: Any) -> str | None:
+    """Our operators say by their `revision` when they change; a user's file is taken as it is."""
+    module = sys.modules[type(operator).__module__]
+    if module.__name__.startswith("operators."):
+        return None
+    return hashlib.sha256(Path(inspect.getfile(module)).read_bytes()).hexdigest()
+
+
+def folder_of(stage: Stage, job: Job) -> str:
+    return f"stages/{stage.name}-{fingerprint(stage, job)}"
+
+
+def load_manifest(store: Store, folder: str) -> Manifest | None:
+    """The manifest of a finished stage, None where there is none."""
+    key = f"{folder}/manifest.json"
+    return orjson.loads(store.read(key)) if store.exists(key) else None
+
+
+def save_manifest(store: Store, folder: str, manifest: Manifest) -> None:
+    """Check the conservation law and write the manifest: from here on the stage is done."""
+    check_conservation(manifest)
+    store.write(f"{folder}/manifest.json", orjson.dumps(manifest, option=orjson.OPT_INDENT_2))
+
+
+def sweep(store: Store, folder: str) -> None:
+    """Delete what only an unfinished stage needs: exchanged rows and marks of starts."""
+    for key in list(store.list(folder)):
+        if key.startswith(f"{folder}/exchange/") or "/_starts/" in key:
+            store.delete(key)
+
+
+def check_conservation(manifest: Manifest) -> None:
+    """rows_in + created = kept + dropped + quarantined, the same through each operator, and for characters."""
+    where = f"stage {manifest['name']}"
+    came = manifest["rows_in"] + manifest["created"]
+    went = manifest["kept"] + sum(manifest["dropped"].values()) + manifest["quarantined"]
+    if came != went:
+        raise ConservationError(f"{where}: {came} rows came and {went} went")
+    listed = sum(entry["rows"] for entry in manifest["files"]["kept"])
+    if listed != manifest["kept"]:
+        raise ConservationError(f"{where}: {manifest['kept']} rows kept, {listed} in its files")
+    rows = manifest["rows_in"] - manifest["quarantined"]
+    for operator in manifest["operators"]:
+        if operator["rows_in"] != rows:
+            raise ConservationError(f"{where}: {operator['name']} was given {operator['rows_in']} of {rows} rows")
+        rows += operator["created"] - sum(operator["dropped"].values())
+    if rows != manifest["kept"]:
+        raise ConservationError(f"{where}: {rows} rows left the last operator, {manifest['kept']} were kept")
+    c = manifest["characters"]
+    if c["in"] + c["created"] != c["kept"] + c["dropped"] + c["cut"]:
+        raise ConservationError(f"{where}: characters do not add up: {c}")
+
+
+def check_drop_share(stage: Stage, manifest: Manifest) -> None:
+    """A stage that drops more than it may is broken, not strict."""
+    dropped = sum(manifest["dropped"].values())
+    if manifest["rows_in"] and dropped / manifest["rows_in"] > stage.max_drop_share:
+        share = dropped / manifest["rows_in"]
+        raise StageError(
+            f"stage {stage.name} dropped {share:.1%} of its rows; at most {stage.max_drop_share:.1%} may go"
+        )
+
+
+def summarise(stage: Stage, job: Job, records: Sequence[Record], seconds: float) -> Manifest:
+    """The manifest of a stage from the done-records of its units."""
+    total: Manifest = {
+        "format": MANIFEST_FORMAT,
+        "name": stage.name,
+        "fingerprint": fingerprint(stage, job),
+        "upstream": fingerprint(stage.upstream, job) if stage.upstream else None,
+        "steps": parameters_of(stage),
+        "units": len(records),
+    }
+    for key in ("rows_in", "created", "kept", "quarantined"):
+        total[key] = sum(record[key] for record in records)
+    for key in ("dropped", "quarantine_reasons", "characters"):
+        total[key] = add_counts(record[key] for record in records)
+    total["operators"] = [
+        _add_operators([record["operators"][i] for record in records if record["operators"]], step.name)
+        for i, step in enumerate(stage.steps)
+    ]
+    total["profile"] = {
+        side: profile.merge(record["profile"][side] for record in records) for side in ("in", "kept", "dropped")
+    }
+    total["files"] = {
+        fate: [entry for record in records for entry in record["files"][fate]]
+        for fate in ("kept", "dropped", "quarantined")
+    }
+    total["seconds"] = round(seconds, 3)
+    total["cpu_seconds"] = round(sum(record["cpu_seconds"] for record in records), 3)
+    total["peak_rss_bytes"] = max((record.get("peak_rss_bytes", 0) for record in records), default=0)
+    return total
+
+
+def parameters_of(stage: Stage) -> list[dict[str, Any]]:
+    """The operators of a stage by name, with all their parameters."""
+    steps = [*stage.steps, *([stage.pack] if isinstance(stage, TokenStage) and stage.pack else [])]
+    return [{"name": name, "parameters": identity(operator)} for name, operator in steps]
+
+
+def add_counts(counts: Iterable[dict[str, int]]) -> dict[str, int]:
+    """The sum of dictionaries of counts, sorted by key."""
+    total: Counter[str] = Counter()
+    for count in counts:
+        for key, n in count.items():
+            total[key] += n
+    return dict(sorted(total.items()))
+
+
+def _add_operators(parts: Sequence[dict[str, Any]], name: str) -> dict[str, Any]:
+    total: dict[str, Any] = {"name": name, "dropped": add_counts(part["dropped"] for part in parts)}
+    for key in ("rows_in", "created", "chars_in", "chars_dropped", "chars_out", "seconds"):
+        total[key] = sum(part[key] for part in parts)
+    total["seconds"] = round(total["seconds"], 4)
+    total["chars_cut"] = total["chars_in"] - total["chars_dropped"] - total["chars_out"]
+    return total
+
+
+def characters(operators: Sequence[dict[str, Any]], kept: int) -> dict[str, int]:
+    """Characters in, created (by extraction), kept, dropped with their rows and cut out of rows that stayed."""
+    changes = [o["chars_in"] - o["chars_dropped"] - o["chars_out"] for o in operators]
+    return {
+        "in": operators[0]["chars_in"] if operators else kept,
+        "created": -sum(change for change in changes if change < 0),
+        "kept": kept,
+        "dropped": sum(o["chars_dropped"] for o in operators),
+        "cut": sum(change for change in changes if change > 0),
+    }

@@ -1,0 +1,348 @@
+"""The last stage: documents to tokens to shards that trainers read.
+
+Documents are ordered by the hash of their ids and cut into shards by that order, so the shards depend on the
+documents alone, never on the files they came from. The text moves once, here, through the exchange.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import xxhash
+from numpy.typing import NDArray
+
+from cluster.exchange import open_partition, read_table, write_partitions, write_table
+from cluster.shard_reader import ShardRecord, Sidecar
+from cluster.shards import write_shard
+from cluster.storage import Store
+from cluster.tables import Entry, TableWriter, iterate_entry, read_entry
+from cluster.units import Record, peak_rss_bytes, run_units
+from operators.apply import Step, apply
+from operators.document import SCHEMA, with_columns
+from operators.tokens.pack import Pack, flat_tokens
+from operators.tokens.tokenizer import Fitted, Tokenizer
+from workflows import profile
+from workflows.map_stage import explained
+from workflows.stage import (
+    ConservationError,
+    Job,
+    Manifest,
+    TokenStage,
+    add_counts,
+    characters,
+    fingerprint,
+    folder_of,
+    summarise,
+)
+
+TRAIN = "train"
+ALWAYS = ("id", "text", "input_ids")
+CHARACTERS_PER_TOKEN = 4  # an estimate that only sizes partitions; it may be wrong by any factor
+HASHES = 2.0**64
+
+
+class Cut(NamedTuple):
+    """One split's partitions: numbers `first` to `first + partitions - 1` of the exchange."""
+
+    split: str
+    share: float
+    first: int
+    partitions: int
+
+
+def run_token_stage(stage: TokenStage, job: Job, upstream: Manifest) -> Manifest:
+    """Run the stage to its manifest's content; the caller saves it and may then sweep `exchange/`."""
+    started = time.perf_counter()
+    folder = folder_of(stage, job)
+    files: list[Entry] = upstream["files"]["kept"]
+    steps = tuple(_fitted(stage, job, step, upstream) for step in stage.steps)
+    cuts = cut_splits(job.recipe.splits, upstream["characters"]["kept"], job.recipe.shards.tokens_per_shard)
+    partitions = sum(cut.partitions for cut in cuts)
+
+    job.progress.started(stage.name, " → ".join(step.name for step in steps), len(files))
+    spread = SpreadTask(job.store, folder, steps, cuts, job.recipe.dropped_text)
+    spread_records = run_units(
+        job.store, f"{folder}/exchange/documents", files, spread, f"{stage.name}[tokenizer]", job.progress.unit
+    )
+    keys = tuple(f"{folder}/exchange/documents/{number:06d}.arrow" for number in range(len(files)))
+
+    tokenizer = next((step.operator for step in steps if isinstance(step.operator, Tokenizer)), None)
+    works = [[cut.split, number, cut.first + number] for cut in cuts for number in range(cut.partitions)]
+    write = ShardTask(
+        store=job.store,
+        folder=folder,
+        shards=f"builds/{fingerprint(stage, job)}/shards",
+        keys=keys,
+        pack=stage.pack.operator if stage.pack else Pack(),
+        tokenizer=tokenizer.describe() if tokenizer else None,
+        formats=tuple(job.recipe.shards.formats),
+        tokens_per_shard=job.recipe.shards.tokens_per_shard,
+    )
+    job.progress.started(stage.name, "shards", partitions)
+    shard_records = run_units(job.store, f"{folder}/shards", works, write, f"{stage.name}[shards]", job.progress.unit)
+    return _manifest(stage, job, spread_records, shard_records, tokenizer, time.perf_counter() - started)
+
+
+def cut_splits(shares: Mapping[str, float], total_characters: int, tokens_per_shard: int) -> tuple[Cut, ...]:
+    """The recipe's splits and, for the rest, `train`, each with partitions of about one shard's tokens."""
+    named = [*sorted(shares.items()), (TRAIN, 1 - sum(shares.values()))]
+    cuts: list[Cut] = []
+    first = 0
+    for split, share in named:
+        tokens = total_characters * share / CHARACTERS_PER_TOKEN
+        partitions = max(1, round(tokens / tokens_per_shard))
+        cuts.append(Cut(split, share, first, partitions))
+        first += partitions
+    return tuple(cuts)
+
+
+def assign(ids: list[str], clusters: list[str], cuts: tuple[Cut, ...]) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+    """(order key, partition) of each document: the split by the hash of its cluster, so that no near-duplicate
+    crosses splits, the place in the split by the hash of its id."""
+    keys = np.array([xxhash.xxh3_64_intdigest(i.encode()) for i in ids], np.uint64)
+    lots = np.array([xxhash.xxh3_64_intdigest(c.encode(), seed=1) for c in clusters], np.uint64) / HASHES
+    bounds = np.cumsum([cut.share for cut in cuts])[:-1]
+    split = np.searchsorted(bounds, lots, side="right")
+    first = np.array([cut.first for cut in cuts])[split]
+    count = np.array([cut.partitions for cut in cuts])[split]
+    within = ((keys >> np.uint64(32)) * count.astype(np.uint64)) >> np.uint64(32)
+    return keys, first + within.astype(np.int64)
+
+
+@dataclass(frozen=True)
+class SpreadTask:
+    """Runs the steps over one file and sends what stays to its shard's partition."""
+
+    store: Store
+    folder: str
+    steps: tuple[Step, ...]
+    cuts: tuple[Cut, ...]
+    dropped_text: bool
+
+    def __call__(self, number: int, work: Entry) -> Record:
+        kept: list[pa.Table] = []
+        totals: list[dict[str, Any]] = []
+        profiles: list[dict[str, Any]] = []
+        drops: list[dict[str, Any]] = []
+        rows_in = 0
+        with TableWriter(self.store, f"{self.folder}/dropped", number) as dropped:
+            for docs in iterate_entry(self.store, work):
+                result = apply(self.steps, docs)
+                rows_in += docs.num_rows
+                kept.append(result.kept)
+                dropped.write(explained(result.dropped, self.dropped_text))
+                totals.append({count.name: vars(count) for count in result.counts})
+                profiles.append(profile.profile(result.kept))
+                drops.append(profile.drop_profile(result.dropped))
+        table = pa.concat_tables(kept, promote_options="permissive").combine_chunks()
+        ids = table["id"].to_pylist()
+        clusters = table["cluster"].to_pylist() if "cluster" in table.column_names else ids
+        keys, partition = assign(ids, clusters, self.cuts)
+        partitions = self.cuts[-1].first + self.cuts[-1].partitions
+        table = with_columns(table, {"key": pa.array(keys)})
+        key = f"{self.folder}/exchange/documents/{number:06d}.arrow"
+        write_partitions(self.store, key, table, partition, partitions)
+        operators = [self._added(step.name, totals) for step in self.steps]
+        kept_characters = sum(p["characters"] for p in profiles)
+        return {
+            "rows_in": rows_in,
+            "created": 0,
+            "kept": table.num_rows,
+            "dropped": add_counts(o["dropped"] for o in operators),
+            "quarantined": 0,
+            "quarantine_reasons": {},
+            "characters": characters(operators, kept_characters),
+            "operators": operators,
+            "profile": {
+                "in": profile.merge(profiles),
+                "kept": profile.merge(profiles),
+                "dropped": profile.merge(drops),
+            },
+            "files": {"kept": [], "dropped": dropped.entries, "quarantined": []},
+            "peak_rss_bytes": peak_rss_bytes(),
+        }
+
+    @staticmethod
+    def _added(name: str, totals: list[dict[str, Any]]) -> dict[str, Any]:
+        parts = [total[name] for total in totals]
+        sums = {key: sum(part[key] for part in parts) for key in parts[0] if key not in ("name", "dropped")}
+        return {"name": name, "dropped": add_counts(part["dropped"] for part in parts), **sums}
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """Sorts one partition by order key, cuts it into shards, writes them and the index of their documents."""
+
+    store: Store
+    folder: str
+    shards: str
+    keys: tuple[str, ...]
+    pack: Pack
+    tokenizer: dict[str, Any] | None
+    formats: tuple[str, ...]
+    tokens_per_shard: int
+
+    def __call__(self, number: int, work: list[Any]) -> Record:
+        split, place, partition = work
+        shards: list[dict[str, Any]] = []
+        padding = 0
+        tokens = 0
+        with (
+            open_partition(self.store, self.keys, partition) as table,
+            TableWriter(self.store, f"{self.folder}/kept", number) as index,
+        ):
+            order = pc.sort_indices(table.select(["key", "id"]), [("key", "ascending"), ("id", "ascending")])
+            sizes = table["tokens"] if self.tokenizer else pc.divide(table["chars"], CHARACTERS_PER_TOKEN)
+            bounds = cut_evenly(sizes.take(order).to_numpy(), self.tokens_per_shard)
+            for part, (first, last) in enumerate(zip(bounds[:-1], bounds[1:], strict=True)):
+                docs = table.take(order.slice(first, last - first)).drop_columns(["key"])
+                written, padded = self._write(docs, split, f"{place:05d}-{part:02d}", index)
+                shards += written
+                padding += padded
+                tokens += int(pc.sum(docs["tokens"]).as_py() or 0) if self.tokenizer else 0
+        return {
+            "split": split,
+            "shards": shards,
+            "padding": padding,
+            "tokens": tokens,
+            "kept_documents": table.num_rows,
+            "index": index.entries,
+            "peak_rss_bytes": peak_rss_bytes(),
+        }
+
+    def _write(self, docs: pa.Table, split: str, number: str, index: TableWriter) -> tuple[list[dict[str, Any]], int]:
+        """Write one shard in all formats and index its documents; (records, padding)."""
+        docs = sorted_columns(docs)
+        windows = None
+        offsets = np.zeros(docs.num_rows, np.int64)
+        if self.tokenizer:
+            flat, bounds = flat_tokens(docs["input_ids"])
+            offsets = bounds[:-1]
+            if self.pack.layout == "windows":
+                windows = self.pack(flat, bounds, self.tokenizer["pad_id"])
+        with self.store.scratch() as folder:
+            records = write_shard(folder, f"{split}-{number}", docs, self.formats, self.tokenizer, windows)
+            for record in records:
+                files: list[ShardRecord | Sidecar] = [record, *record.sidecars]
+                for file in files:
+                    with self.store.writer(f"{self.shards}/{file.path}") as path:
+                        shutil.move(folder / file.path, path)
+        told = [self._told(asdict(record), split) for record in records]
+        main = next((r for r in told if r["format"] == self.formats[0]), told[0])
+        columns = {"id": docs["id"], "shard": pa.array([main["path"]] * docs.num_rows, pa.string())}
+        columns |= {"row": pa.array(np.arange(docs.num_rows)), "offset": pa.array(offsets)}
+        columns |= {"split": pa.array([split] * docs.num_rows, pa.string())}
+        if self.tokenizer:
+            columns["tokens"] = docs["tokens"]
+        index.write(pa.table(columns))
+        return told, windows.padding if windows else 0
+
+    def _told(self, record: dict[str, Any], split: str) -> dict[str, Any]:
+        """The record as the manifest has it: paths from the root of the store."""
+        for file in (record, *record["sidecars"]):
+            file["path"] = f"{self.shards}/{file['path']}"
+        return record | {"split": split}
+
+
+def cut_evenly(sizes: NDArray[np.int64], most: int) -> list[int]:
+    """Row bounds of parts of at most about `most` tokens each, of even size; at least one part, none empty."""
+    total = int(sizes.sum())
+    parts = max(1, -(-total // most))
+    ends = np.cumsum(sizes)
+    inner = np.searchsorted(ends, total * np.arange(1, parts) / parts, side="left") + 1
+    return sorted({0, len(sizes), *(int(i) for i in inner if i < len(sizes))})
+
+
+def sorted_columns(docs: pa.Table) -> pa.Table:
+    """The schema's columns in its order, then the others by name, columns without any value left out: the order and
+    presence of columns must not depend on which file a shard's first document came from."""
+    first = [name for name in SCHEMA.names if name in docs.column_names]
+    rest = sorted(set(docs.column_names) - set(first))
+    return docs.select([n for n in first + rest if n in ALWAYS or docs[n].null_count < docs.num_rows])
+
+
+def _fitted(stage: TokenStage, job: Job, step: Step, upstream: Manifest) -> Step:
+    """The step, its operator fitted on a sample of the documents if it has to be: those whose ids hash lowest."""
+    operator = step.operator
+    if not isinstance(operator, Fitted) or operator.fitted:
+        return step
+    folder = f"{folder_of(stage, job)}/exchange/fit"
+    files: list[Entry] = upstream["files"]["kept"]
+    share = min(1.0, operator.fit_sample_bytes / max(1, upstream["characters"]["kept"]))
+    job.progress.started(stage.name, f"{step.name} sample", len(files))
+    run_units(job.store, f"{folder}/sample", files, SampleTask(job.store, f"{folder}/sample", share), "tokens[sample]")
+    keys = tuple(f"{folder}/sample/{number:06d}.arrow" for number in range(len(files)))
+    job.progress.started(stage.name, f"{step.name} fit", 1)
+    [record] = run_units(job.store, f"{folder}/fit", [None], FitTask(job.store, operator, keys), "tokens[fit]")
+    with job.store.local(record["artefact"]) as path:
+        return Step(step.name, operator.with_artefact(str(path), record["sha256"]))
+
+
+@dataclass(frozen=True)
+class SampleTask:
+    """The documents of one file whose ids hash into the first `share` of all hashes."""
+
+    store: Store
+    folder: str
+    share: float
+
+    def __call__(self, number: int, work: Entry) -> Record:
+        ids = read_entry(self.store, work, ["id"])["id"].to_pylist()
+        hashes = np.array([xxhash.xxh3_64_intdigest(i.encode(), seed=2) for i in ids], np.uint64)
+        chosen = np.flatnonzero(hashes / HASHES < self.share)
+        sample = read_entry(self.store, work, ["id", "text"]).take(pa.array(chosen)).select(["id", "text"])
+        write_table(self.store, f"{self.folder}/{number:06d}.arrow", sample)
+        return {"rows": sample.num_rows, "peak_rss_bytes": peak_rss_bytes()}
+
+
+@dataclass(frozen=True)
+class FitTask:
+    """Fits the operator on the sample, sorted by id, and keeps what it learned under its hash."""
+
+    store: Store
+    operator: Fitted
+    keys: tuple[str, ...]
+
+    def __call__(self, _number: int, _work: None) -> Record:
+        sample = pa.concat_tables([read_table(self.store, key) for key in self.keys]).sort_by("id")
+        learned = self.operator.fit(sample["text"])
+        sha256 = hashlib.sha256(learned).hexdigest()
+        self.store.write(f"artefacts/{sha256}", learned)
+        return {"artefact": f"artefacts/{sha256}", "sha256": sha256, "peak_rss_bytes": peak_rss_bytes()}
+
+
+def _manifest(
+    stage: TokenStage,
+    job: Job,
+    spread: list[Record],
+    written: list[Record],
+    tokenizer: Tokenizer | None,
+    seconds: float,
+) -> Manifest:
+    """The stage's manifest: documents accounted for where they were spread, shards where they were written."""
+    manifest = summarise(stage, job, spread, seconds)
+    kept = sum(record["kept_documents"] for record in written)
+    if kept != manifest["kept"]:
+        raise ConservationError(f"stage {stage.name}: {manifest['kept']} documents were spread, {kept} were written")
+    manifest["files"]["kept"] = [entry for record in written for entry in record["index"]]
+    manifest["shards"] = [shard for record in written for shard in record["shards"]]
+    manifest["tokens"] = sum(record["tokens"] for record in written) if tokenizer else None
+    manifest["padding"] = sum(record["padding"] for record in written)
+    manifest["tokenizer"] = tokenizer.describe() if tokenizer else None
+    splits: dict[str, dict[str, int]] = {}
+    for record in written:
+        split = splits.setdefault(record["split"], {"documents": 0, "tokens": 0})
+        split["documents"] += record["kept_documents"]
+        split["tokens"] += record["tokens"]
+    manifest["splits"] = splits
+    manifest["cpu_seconds"] = round(manifest["cpu_seconds"] + sum(r["cpu_seconds"] for r in written), 3)
+    manifest["peak_rss_bytes"] = max(manifest["peak_rss_bytes"], *(r["peak_rss_bytes"] for r in written))
+    return manifest
