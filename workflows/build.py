@@ -20,6 +20,7 @@ from cluster.storage import InputObject, Store, list_inputs, open_store
 from operators.document import SCHEMA
 from operators.limit import Limit
 from operators.read.span import format_of
+from workflows.explain import dropped_samples
 from workflows.global_stage import run_global_stage
 from workflows.map_stage import input_columns, run_map_stage
 from workflows.recipe import ParameterError, Params, Recipe, RecipeError, load_recipe, load_workflow
@@ -228,6 +229,7 @@ def build(prepared: Prepared, force: str | None = None, publish: bool = True) ->
     if parent is not None and parent.visible == [manifest["build_id"]]:
         return result | {"committed": False, "log_number": parent.number}
     entry = commit.append(store, parent, "build", manifest["build_id"], digest, [manifest["build_id"]])
+    write_report(store, manifest)
     return result | {"committed": True, "log_number": entry.number}
 
 
@@ -351,9 +353,10 @@ def newest_build(store: Store) -> Manifest:
 
 
 def write_report(store: Store, manifest: Manifest) -> str:
-    """Write the build's report; its key."""
-    from workflows.explain import dropped_samples
-
+    """Write the build's report, with its place in the log as it is now; the report's key."""
     key = f"builds/{manifest['build_id']}/report.html"
-    store.write(key, render(manifest, dropped_samples(store, manifest)).encode())
+    entry = commit.head(store)
+    visible = entry is not None and manifest["build_id"] in entry.visible
+    told = manifest | {"committed": visible, "log_number": entry.number if entry and visible else None}
+    store.write(key, render(told, dropped_samples(store, manifest)).encode("utf-8"))
     return key

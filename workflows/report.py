@@ -378,7 +378,7 @@ def _work(stages: Sequence[Json]) -> Iterator[Work]:
         cut = (stage.get("characters") or {}).get("cut") or 0
         yield Work(name, None, stage.get("rows_in") or 0, stage.get("seconds") or 0, cached, stage.get("units"), cut)
         for op in stage.get("operators") or ():
-            rows, cut = op.get("rows_in") or 0, op.get("chars_cut") or 0
+            rows, cut = op.get("rows_in") or 0, max(0, op.get("chars_cut") or 0)
             yield Work(name, op.get("name", ""), rows, op.get("seconds") or 0, cached, None, cut)
 
 
@@ -390,4 +390,5 @@ def _laws(stage: Json) -> Iterator[Law]:
     yield Law(name, "documents", {"in": rows["rows_in"], "created": rows["created"]}, went)
     if characters := stage.get("characters"):
         went = {key: characters.get(key) or 0 for key in ("kept", "dropped", "cut")}
-        yield Law(name, "characters", {"in": characters.get("in") or 0}, went)
+        came = {key: characters.get(key) or 0 for key in ("in", "created")}
+        yield Law(name, "characters", came, went)

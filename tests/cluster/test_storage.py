@@ -28,9 +28,14 @@ def test_if_absent_takes_the_first_and_refuses_the_second(tmp_path: Path) -> Non
 
 def test_a_writer_that_fails_publishes_nothing_and_leaves_nothing(tmp_path: Path) -> None:
     store = open_store(str(tmp_path))
-    with pytest.raises(RuntimeError), store.writer("k") as path:
-        path.write_bytes(b"half")
-        raise RuntimeError
+
+    def fail_half_way() -> None:
+        with store.writer("k") as path:
+            path.write_bytes(b"half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail_half_way()
     assert not store.exists("k")
     assert list(tmp_path.iterdir()) == []
 

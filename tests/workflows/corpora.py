@@ -20,8 +20,8 @@ def lay_out(folder: Path, sample: Path) -> None:
     pq.write_table(documents, folder / "documents.parquet", row_group_size=100)
     (folder / "pages.warc.gz").write_bytes((sample / "sample.warc.gz").read_bytes()[:-200])
     long = [t for t in documents["text"].to_pylist() if len(t.split()) > 300][:5]
-    lines = [orjson.dumps({"id": f"exact-{n}", "text": text}) for n, text in enumerate(long)]
-    lines += [orjson.dumps({"id": f"near-{n}", "text": text + " Once more."}) for n, text in enumerate(long)]
+    lines = [orjson.dumps({"id": f"z-exact-{n}", "text": text}) for n, text in enumerate(long)]
+    lines += [orjson.dumps({"id": f"z-near-{n}", "text": text[: -len(text) // 50]}) for n, text in enumerate(long)]
     lines += [orjson.dumps({"id": "short", "text": "Too short to keep."}), orjson.dumps({"id": "nul", "text": "a\0b"})]
     lines += [b'{"id": "broken", "text": "no end', b'{"id": "latin", "text": "caf\xe9"}']
     lines += [orjson.dumps({"id": "eos", "text": "<|endoftext|> " + long[0][:2000] + " <|endoftext|>"})]

@@ -76,8 +76,8 @@ def test_verify_finds_nothing_wrong_and_notices_a_flipped_byte(
     ("doc_id", "expected"),
     [
         ("short", {"fate": "dropped", "stage": "clean", "value": 4.0, "threshold": 20.0, "reason": "too_few_words"}),
-        ("exact-0", {"fate": "dropped", "operator": "exact_dedup", "reason": "duplicate"}),
-        ("near-0", {"fate": "dropped", "operator": "minhash_dedup", "reason": "duplicate"}),
+        ("z-exact-0", {"fate": "dropped", "operator": "exact_dedup", "reason": "duplicate"}),
+        ("z-near-0", {"fate": "dropped", "operator": "minhash_dedup", "reason": "duplicate"}),
         ("broken", {"fate": "unknown"}),
         ("eos", {"fate": "kept", "stage": "tokens"}),
         ("nobody", {"fate": "unknown", "stage": None}),

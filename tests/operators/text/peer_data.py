@@ -37,7 +37,9 @@ def spacy_words(told: dict[str, NDArray[Any]]) -> WordSpans:
 def disagreements(result: pa.Table, told: NDArray[Any], names: dict[str, str]) -> list[tuple[int, str | None, str]]:
     """(row, our reason, datatrove's) of rows that differ in decision or first reason."""
     ours = result["drop_reason"].to_pylist()
-    return [(i, a, b) for i, (a, b) in enumerate(zip(ours, told.tolist(), strict=True)) if a != (names[b] if b else None)]
+    return [
+        (i, a, b) for i, (a, b) in enumerate(zip(ours, told.tolist(), strict=True)) if a != (names[b] if b else None)
+    ]
 
 
 def kept_alike(result: pa.Table, told: NDArray[Any]) -> float:

@@ -27,7 +27,11 @@ LINE = "This line holds well over thirty characters of text."
         ("Short.\nTiny.\nBrief.", "short_lines", "short_lines"),
         (f"{LINE}\n{LINE}", "duplicate_line_chars", "duplicate_line_chars"),
         (LINE + "\n\n\n\n\n", "newline_ratio", "newline_ratio"),
-        ("这一行的文字长度超过三十个字符，因此它不是一个短行，也不会因为空格太少而被丢弃。\n" * 1, None, "newline_ratio"),
+        (
+            "这一行的文字长度超过三十个字符，因此它不是短行，也不会因为没有空格而被丢弃。\n",
+            None,
+            "newline_ratio",
+        ),
     ],
 )
 def test_modes(text: str | None, paper: str | None, datatrove: str | None) -> None:

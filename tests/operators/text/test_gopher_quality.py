@@ -34,7 +34,12 @@ PROSE = "The committee read of the harvest and went home to rest with friends th
         (PROSE + "# " * 12, "too_many_hashes", 12 / 87, 0.1),
         (PROSE + "so... " * 12, "too_many_ellipses", 12 / 87, 0.1),
         ("\n".join(["- the harvest of wheat and barley"] * 12), "too_many_bullets", 1, 0.9),
-        ("\n".join(["the harvest of the many wheat fields and barley..."] * 12), "too_many_ellipsis_lines", 1, 0.3),
+        (
+            "\n".join(["the harvest of the many wheat fields and of all the barley..."] * 12),
+            "too_many_ellipsis_lines",
+            1,
+            0.3,
+        ),
         (PROSE + "1234 " * 40, "too_few_alpha_words", 75 / 115, 0.8),
         ("Wheat grows slowly during winter months. " * 10, "too_few_stop_words", 0, 2),
         ("语言模型需要大量文本。" * 20, None, None, None),  # Han: counted by letter; no mean length, no stop words
@@ -63,7 +68,6 @@ def test_long_documents() -> None:
         ("\n".join(["the harvest of the wheat and barley Read More"] * 12), None, None, "too_many_ellipsis_lines"),
         (PROSE + "##  " * 12, "too_many_hashes", "too_many_hashes", None),
         (PROSE + "# [...] " * 6, None, None, "too_many_symbols"),
-        ("a - to the of and " * 9 + "with harvests", "short_words", "short_words", "short_words"),
     ],
 )
 def test_modes_differ(text: str, paper: str | None, datatrove: str | None, nemo: str | None) -> None:

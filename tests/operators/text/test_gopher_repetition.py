@@ -29,10 +29,10 @@ def with_repeat(words: int, span: int) -> str:
     [
         ("", "empty", "empty", "empty"),
         (None, "empty", "empty", "empty"),
-        (" \n ", "empty", None, "empty"),
+        (" \n ", "empty", "duplicate_lines", "empty"),
         (UNIQUE, None, None, None),
         (with_repeat(90, 10), "duplicate_5gram", None, "duplicate_10gram"),
-        ("one a b\ntwo c d\nthree e\nfour f\none a b", "duplicate_lines", None, "duplicate_4gram"),
+        ("one a b\ntwo c d\nthree e\nfour f\none a b", "duplicate_lines", "top_2gram", "duplicate_line_chars"),
         ("x\n\nyy\n\nx\n\nz\n\nx", "duplicate_lines", "duplicate_paragraphs", "duplicate_lines"),
         ("the cat " * 20, "top_2gram", "top_2gram", "top_2gram"),
         ("two words", None, "top_2gram", "top_2gram"),
@@ -70,9 +70,7 @@ def test_words_come_near_spacy() -> None:
 
 
 @settings(deadline=None, max_examples=60)
-@given(
-    st.lists(st.one_of(st.none(), st.text(alphabet="ab語é \n", max_size=60)), max_size=7), st.sampled_from(MODES)
-)
+@given(st.lists(st.one_of(st.none(), st.text(alphabet="ab語é \n", max_size=60)), max_size=7), st.sampled_from(MODES))
 def test_slices(texts: list[str | None], mode: str) -> None:
     operator = GopherRepetition(mode=mode)
     docs = peer_data.table("skipped", *texts).slice(1)
