@@ -6,6 +6,8 @@ below are measured: without the worker limits a two-core machine restarts worker
 
 from __future__ import annotations
 
+import hashlib
+import importlib.util
 import os
 import tempfile
 from collections.abc import Iterator
@@ -33,12 +35,21 @@ class SessionError(RuntimeError):
     """Ray could not be started or reached."""
 
 
+def cache_folder() -> str:
+    """The user's folder for what can be made again: `$CORPUSMILL_CACHE`, else below the usual cache folder."""
+    usual = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return os.environ.get("CORPUSMILL_CACHE") or os.path.join(usual, "corpusmill")
+
+
 def numba_cache() -> str:
-    """Where compiled kernels are kept: per user, so that every worker of every build finds them."""
-    base = os.environ.get("CORPUSMILL_CACHE") or os.path.join(
-        os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "corpusmill"
-    )
-    return os.path.join(base, "numba")
+    """Where compiled kernels are kept: per user, so that every worker of every build finds them, and per state of
+    the operators' code, because numba does not notice when a kernel changes that another one was compiled with."""
+    spec = importlib.util.find_spec("operators")
+    seen = hashlib.sha256()
+    for root in spec.submodule_search_locations or () if spec else ():
+        for file in sorted(Path(root).rglob("*.py")):
+            seen.update(file.read_bytes())
+    return os.path.join(cache_folder(), "numba", seen.hexdigest()[:16])
 
 
 def prepare_environment() -> None:
@@ -82,6 +93,13 @@ def session(address: str | None = None, cpus: int | None = None, dashboard: bool
         yield
     finally:
         ray.shutdown()
+
+
+def cpus() -> int:
+    """CPUs that the open session may use now."""
+    import ray
+
+    return max(1, int(ray.cluster_resources().get("CPU", 1)))
 
 
 def _object_store_bytes() -> int:

@@ -63,13 +63,15 @@ def verify_shard(folder: Path, record: ShardRecord) -> None:
             raise ShardError(f"{file.path}: sha256 is {found}, recorded {file.sha256}")
     if record.format == "parquet":
         with pq.ParquetFile(folder / record.path, page_checksum_verification=True) as text:
-            counts = [text.metadata.num_rows, int(np.sum(text.read(["tokens"])["tokens"].to_numpy()))]
+            has_tokens = "tokens" in text.schema_arrow.names  # without a tokenizer there are none
+            tokens = int(np.sum(text.read(["tokens"])["tokens"].to_numpy())) if has_tokens else 0
+            counts = [text.metadata.num_rows, tokens]
         expected = [record.documents, record.tokens]
     else:
-        tokens, offsets = read_sequences(folder, record)
+        ids, offsets = read_sequences(folder, record)
         if (np.diff(offsets) <= 0).any() or offsets[0] != 0:
             raise ShardError(f"{record.path}: its index does not ascend from 0")
-        counts, expected = [int(offsets[-1]), len(tokens)], [record.tokens + record.padding] * 2
+        counts, expected = [int(offsets[-1]), len(ids)], [record.tokens + record.padding] * 2
         if record.format in ("megatron", "tokens_parquet"):  # the others' sidecars are about documents
             counts.append(len(offsets) - 1)
             expected.append(record.sequences)

@@ -38,14 +38,15 @@ def write_shard(
     name: str,
     docs: pa.Table,
     formats: Sequence[str],
-    tokenizer: Mapping[str, Any],
+    tokenizer: Mapping[str, Any] | None,
     windows: Windows | None = None,
 ) -> list[ShardRecord]:
     """Write `docs`, in their order, below `folder` as `<format>/<name>-<sha12>.<ext>`; one record a format.
 
     `docs` has the columns id, text, input_ids and whatever else goes into the Parquet; `tokenizer` is what
     Tokenizer.describe says; `name` is `<split>-<number>`. With `windows` the token formats hold its sequences in
-    place of one a document. `parquet` is written even when not asked for. No documents, no shard.
+    place of one a document. `parquet` is written even when not asked for, and alone when there is no tokenizer. No
+    documents, no shard.
     Raises ShardError where the tokens are not what the tokenizer makes.
     """
     if not NAME.fullmatch(name):
@@ -54,6 +55,8 @@ def write_shard(
         raise ShardError(f"formats: unknown {sorted(unknown)}")
     if docs.num_rows == 0:
         return []
+    if tokenizer is None:
+        return _write_text_shard(folder, name, docs)
     lengths = np.concatenate(
         [c.value_lengths().fill_null(0).to_numpy() for c in docs["input_ids"].chunks], dtype=np.int64
     )
@@ -88,6 +91,17 @@ def write_shard(
     for record in records:
         verify_shard(folder, record)
     return records
+
+
+def _write_text_shard(folder: Path, name: str, docs: pa.Table) -> list[ShardRecord]:
+    count = {"documents": docs.num_rows, "sequences": docs.num_rows, "tokens": 0, "padding": 0}
+    size = pc.fill_null(pc.binary_length(docs["text"]), 0).to_numpy().astype(np.int64)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".shard-") as made:
+        text = _write_parquet(Path(made, TEXT_FORMAT), _groups(docs, size))
+        record = _publish(folder, TEXT_FORMAT, name, [text], count)
+    verify_shard(folder, record)
+    return [record]
 
 
 def _write_payload(path: Path, docs: pa.Table, lengths: NDArray[np.int64], layout: Layout) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import resource
 import secrets
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -45,20 +46,26 @@ class _Runner:
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         number = int(batch["number"][0].as_py())
-        work = orjson.loads(batch["work"][0].as_py())
-        started = time.perf_counter(), time.process_time()
-        if self._starts(number) > MAX_STARTS:
-            isolate = getattr(self.task, "isolate", None)
-            if isolate is None:
-                raise UnitFailed(f"unit {number} ended its worker {MAX_STARTS} times")
-            record = isolate(number, work)
-        else:
-            record = self.task(number, work)
-        record["seconds"] = round(time.perf_counter() - started[0], 4)
-        record["cpu_seconds"] = round(time.process_time() - started[1], 4)
+        began = time.perf_counter(), time.process_time()
+        try:
+            record = self._run(number, orjson.loads(batch["work"][0].as_py()))
+        except Exception as error:  # noqa: BLE001  the driver raises it; Ray would wrap it beyond recognition
+            failure = [f"{type(error).__name__}: {error}", traceback.format_exc()]
+            return pa.table({"number": [number], "record": [b""], "failure": [orjson.dumps(failure)]})
+        record["seconds"] = round(time.perf_counter() - began[0], 4)
+        record["cpu_seconds"] = round(time.process_time() - began[1], 4)
         line = orjson.dumps(record)
         self.store.write(done_key(self.folder, number), line)
-        return pa.table({"number": [number], "record": [line]})
+        return pa.table({"number": [number], "record": [line], "failure": [b""]})
+
+    def _run(self, number: int, work: Any) -> Record:
+        if self._starts(number) <= MAX_STARTS:
+            return self.task(number, work)
+        isolate = getattr(self.task, "isolate", None)
+        if isolate is None:
+            raise UnitFailed(f"it ended its worker {MAX_STARTS} times")
+        record: Record = isolate(number, work)
+        return record
 
     def _starts(self, number: int) -> int:
         for start in range(1, MAX_STARTS + 1):
@@ -119,9 +126,11 @@ def _on_ray(missing: list[int], works: Sequence[Any], runner: _Runner, label: st
     dataset.set_name(label.split("[")[0])
     try:
         for row in dataset.iter_rows():
+            if row["failure"]:
+                message, told = orjson.loads(row["failure"])
+                failed = UnitFailed(f"{label}: unit {row['number']}: {message}")
+                failed.add_note(told)
+                raise failed
             yield int(row["number"]), orjson.loads(row["record"])
     except RayError as error:
-        cause = getattr(error, "cause", None) or error
-        while getattr(cause, "__cause__", None) is not None:
-            cause = cause.__cause__
-        raise UnitFailed(f"{label}: {type(cause).__name__}: {cause}") from error
+        raise UnitFailed(f"{label}: {type(error).__name__}: {error}") from error

@@ -92,6 +92,8 @@ def prepare(
         stage = _stage_named(stage, until)
     job = Job(open_store(recipe.output), recipe, inputs, progress or Progress())
     _check_columns(stage, job)
+    if isinstance(stage, TokenStage) and not stage.steps and set(recipe.shards.formats) != {"parquet"}:
+        raise located(("shards", "formats"), f"without a tokenizer only parquet, got {recipe.shards.formats}")
     return Prepared(recipe, stage, job, ignored)
 
 

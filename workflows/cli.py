@@ -49,6 +49,8 @@ def _exit_codes() -> Any:
         yield
     except tuple(codes) as error:
         code = next(code for kind, code in codes.items() if isinstance(error, kind))
+        for note in getattr(error, "__notes__", []):
+            err.print(escape(note), style="dim")
         err.print(f"[bold red]error:[/] {escape(str(error))}")
         raise SystemExit(code) from None
     except KeyboardInterrupt:

@@ -12,6 +12,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cluster.session import cpus
 from cluster.storage import Store, describe_input, open_input
 from cluster.tables import TableWriter, iterate_entry
 from cluster.units import Record, peak_rss_bytes, run_units
@@ -26,6 +27,8 @@ from workflows.stage import characters as count_characters
 
 EXPLAINING = ("id", "url", "date", "source", "language", "chars")
 FILES_PER_CUT = 256
+UNITS_PER_CPU = 4
+MIN_UNIT_BYTES, MAX_UNIT_BYTES = 1 << 20, 32 << 20
 
 
 def run_map_stage(stage: Stage, job: Job, upstream: Manifest | None) -> Manifest:
@@ -54,7 +57,7 @@ def plan_reading(stage: Stage, job: Job, folder: str) -> list[Any]:
     """
     key = f"{folder}/plan.json"
     if not job.store.exists(key):
-        target = job.recipe.workers.unit_bytes
+        target = unit_bytes(job)
         chunks = [list(job.inputs[i : i + FILES_PER_CUT]) for i in range(0, len(job.inputs), FILES_PER_CUT)]
         task = CutTask(_fields(job), target, job.recipe.on_bad_file)
         records = run_units(job.store, f"{folder}/cut-{target}", chunks, task, f"{stage.name}[plan]")
@@ -67,6 +70,14 @@ def plan_reading(stage: Stage, job: Job, folder: str) -> list[Any]:
         job.store.write(key, orjson.dumps({"units": units, "versions": versions}))
     plan = orjson.loads(job.store.read(key))
     return [{"spans": unit, "versions": {s["url"]: plan["versions"][s["url"]] for s in unit}} for unit in plan["units"]]
+
+
+def unit_bytes(job: Job) -> int:
+    """Bytes of input a unit: the recipe's, else so that each CPU gets a few units, between 1 and 32 MB."""
+    if job.recipe.workers.unit_bytes is not None:
+        return job.recipe.workers.unit_bytes
+    total: int = sum(item["size"] for item in job.inputs)
+    return max(MIN_UNIT_BYTES, min(MAX_UNIT_BYTES, total // (UNITS_PER_CPU * cpus())))
 
 
 def input_columns(job: Job) -> set[str]:

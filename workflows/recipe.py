@@ -65,7 +65,7 @@ class Workers(_Checked):
     """Placement: changes how long a build takes and what memory it needs, never its result."""
 
     cpus: Annotated[int, Field(ge=1)] | None = None
-    unit_bytes: Annotated[int, Field(ge=1 << 10)] = 32 << 20
+    unit_bytes: Annotated[int, Field(ge=1 << 10)] | None = None  # of input a unit; default: by size and CPUs
 
 
 class Gates(_Checked):

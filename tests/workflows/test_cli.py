@@ -1,0 +1,322 @@
+"""Every command as a user gives it: what it prints on which stream, what it writes, and its exit code."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from jsonschema import Draft202012Validator
+from ruamel.yaml import YAML
+
+from tests.workflows.corpora import lay_out, recipe
+from workflows import cli
+from workflows.stage import Manifest
+
+STAGES = ["read", "clean", "dedup", "tokens"]
+
+
+class Ran(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return orjson.loads(self.out)
+
+
+def corpusmill(*arguments: object) -> Ran:
+    """The command in this process, with its streams and exit code."""
+    streams = [io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2)]
+    code: int | str | None = 0
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(streams[0]), redirect_stderr(streams[1]):
+        patch.setattr(sys, "argv", ["corpusmill", *map(str, arguments)])
+        try:
+            cli.main()
+        except SystemExit as end:
+            code = end.code
+    out, err = (stream.buffer.getvalue().decode() for stream in streams)  # type: ignore[attr-defined]
+    return Ran(int(code or 0), out, err)
+
+
+def read_yaml(text: str) -> dict[str, Any]:
+    loaded: dict[str, Any] = YAML(typ="safe").load(text)
+    return loaded
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory, sample: Path) -> Path:
+    folder = tmp_path_factory.mktemp("commands")
+    lay_out(folder / "in", sample)
+    recipe(folder / "r.yaml", [str(folder / "in")], folder / "out")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def built(corpus: Path, ray_session: None) -> Ran:
+    """The first build, with a summary for people."""
+    return corpusmill("build", corpus / "r.yaml")
+
+
+@pytest.fixture(scope="module")
+def manifest(corpus: Path, built: Ran) -> Manifest:
+    (path,) = (corpus / "out" / "builds").glob("*/manifest.json")
+    loaded: Manifest = orjson.loads(path.read_bytes())
+    return loaded
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Callable[..., Path]:
+    """Makes a recipe over one line of text."""
+    (tmp_path / "in.jsonl").write_text('{"id": "a", "text": "One line."}\n')
+
+    def make(**changes: Any) -> Path:
+        inputs = changes.pop("inputs", [str(tmp_path / "in.jsonl")])
+        return recipe(tmp_path / "r.yaml", inputs, tmp_path / "out", **changes)
+
+    return make
+
+
+def test_the_installed_command_prints_help_and_refuses_unknown_options() -> None:
+    command = Path(sys.executable).with_name("corpusmill")
+    helped = subprocess.run([command, "--help"], capture_output=True, text=True, check=True)
+    for name in ("init", "validate", "schema", "plan", "build", "report", "why", "verify", "export", "doctor"):
+        assert name in helped.stdout
+    assert corpusmill("build", "r.yaml", "--limt", "5").code == 2
+    assert corpusmill("build", "r.yaml", "--limit", "0").code == 2
+
+
+def test_init_prints_a_recipe_that_validates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sample: Path) -> None:
+    printed = corpusmill("init", "text")
+    assert printed.code == 0
+    (tmp_path / "crawl").mkdir()
+    shutil.copy(sample / "sample.warc.gz", tmp_path / "crawl")
+    (tmp_path / "web.yaml").write_text(printed.out)
+    monkeypatch.chdir(tmp_path)
+    checked = corpusmill("validate", "web.yaml")
+    assert checked == (
+        0,
+        f"web.yaml: good; 1 input files, {(sample / 'sample.warc.gz').stat().st_size / 1e3:.1f} KB\n",
+        "",
+    )
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["crawl", "web.yaml"]
+    unknown = corpusmill("init", "spech")
+    assert (unknown.code, unknown.out) == (2, "")
+    assert "'spech'; there are: text" in unknown.err
+
+
+def test_schema_accepts_the_printed_recipe_and_rejects_misspellings() -> None:
+    schema = corpusmill("schema", "text").json
+    Draft202012Validator.check_schema(schema)
+    check = Draft202012Validator(schema)
+    good = read_yaml(corpusmill("init").out)
+    assert [error.message for error in check.iter_errors(good)] == []
+    for params in ({"c4": "off"}, {"c4": None}, {"language": {"keep": ["en"]}}):
+        assert check.is_valid(good | {"params": params}), params
+    for params in ({"c5": {}}, {"language": {"kep": ["en"]}}, {"minhash_dedup": {"bands": "many"}}, {"c4": "maybe"}):
+        assert not check.is_valid(good | {"params": params}), params
+    assert not check.is_valid(good | {"shard": {}})
+
+
+def test_plan_before_a_build_touches_nothing(small: Callable[..., Path], tmp_path: Path) -> None:
+    planned = corpusmill("plan", small())
+    assert (planned.code, planned.err) == (0, "")
+    assert planned.out.count("would run") == 4
+    assert "url_filter → extract → normalize" in planned.out
+    assert not (tmp_path / "out").exists()
+
+
+def test_build_tells_people_what_became_of_the_documents(built: Ran, corpus: Path, manifest: Manifest) -> None:
+    assert built.code == 0
+    dropped = sum(sum(stage["dropped"].values()) for stage in manifest["stages"])
+    quarantined = sum(stage["quarantined"] for stage in manifest["stages"])
+    done, committed, report, shards = built.out.splitlines()
+    assert done == (
+        f"Done. kept={manifest['documents']} dropped={dropped} quarantined={quarantined}"
+        f" tokens={manifest['tokens']} shards={len(manifest['shards'])}"
+    )
+    assert committed == f"committed as entry 1: build {manifest['build_id']}"
+    assert Path(report.removeprefix("report: ")).is_file()
+    assert Path(shards.removeprefix("shards: ")).is_dir()
+    for name in STAGES:
+        assert f"] {name}" in built.err
+
+
+def test_plan_and_build_after_a_build_find_everything_done(built: Ran, corpus: Path, manifest: Manifest) -> None:
+    planned = corpusmill("plan", corpus / "r.yaml", "--json").json
+    assert [(stage["name"], stage["cached"], stage["changed"]) for stage in planned["stages"]] == [
+        (name, True, []) for name in STAGES
+    ]
+    assert planned["build_id"] == manifest["build_id"]
+    again = corpusmill("build", corpus / "r.yaml")
+    assert again.code == 0
+    assert f"nothing new: build {manifest['build_id']} is entry 1 already" in again.out
+
+
+def test_build_json_is_one_object_alone_on_standard_output(
+    corpus: Path, built: Ran, manifest: Manifest, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Captured below Python, so that what libraries and workers write would be seen too."""
+    monkeypatch.setattr(sys, "argv", ["corpusmill", "build", str(corpus / "r.yaml"), "--force", "tokens", "--json"])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == 0
+    streams = capfd.readouterr()
+    result = orjson.loads(streams.out)
+    assert set(result) == {"build_id", "committed", "log_number", "stages", "documents", "tokens", "shards"}
+    for stage in result["stages"]:
+        assert {"name", "fingerprint", "cached", "rows_in", "created", "kept", "dropped", "quarantined"} <= set(stage)
+        assert {"seconds", "operators"} <= set(stage)
+        for operator in stage["operators"]:
+            assert set(operator) == {"name", "rows_in", "dropped"}
+    for shard in result["shards"]:
+        assert {"format", "path", "sha256", "bytes", "documents", "sequences", "tokens"} <= set(shard)
+    assert [stage["cached"] for stage in result["stages"]] == [True, True, True, False]
+    assert (result["build_id"], result["documents"]) == (manifest["build_id"], manifest["documents"])
+    assert "tokens" in streams.err
+
+
+def test_limit_and_until_commit_nothing(built: Ran, corpus: Path) -> None:
+    limited = corpusmill("build", corpus / "r.yaml", "--limit", "40", "--until", "clean", "--json")
+    assert limited.code == 0
+    stages = {stage["name"]: stage for stage in limited.json["stages"]}
+    assert list(stages) == ["read", "sample", "clean"]
+    assert stages["sample"]["kept"] == stages["clean"]["rows_in"] == 40
+    assert limited.json["committed"] is False
+    short = corpusmill("build", corpus / "r.yaml", "--until", "clean")
+    assert (short.code, short.out.splitlines()[1:]) == (0, ["not committed"])
+    assert [path.name for path in (corpus / "out" / "_log").iterdir()] == ["00000001.json"]
+
+
+@pytest.mark.parametrize("option", ["--until", "--force"])
+def test_an_unknown_stage_is_named(built: Ran, corpus: Path, option: str) -> None:
+    ran = corpusmill("build", corpus / "r.yaml", option, "claen")
+    assert (ran.code, ran.out) == (2, "")
+    assert "unknown stage 'claen'; allowed: read, clean, dedup, tokens" in ran.err
+
+
+def a_dropped(stage: str, manifest: Manifest, corpus: Path, operator: str) -> dict[str, Any]:
+    (found,) = (s for s in manifest["stages"] if s["name"] == stage)
+    rows = [row for e in found["files"]["dropped"] for row in pq.read_table(corpus / "out" / e["path"]).to_pylist()]
+    return next(row for row in rows if row["drop_reason"].startswith(f"{operator}/"))
+
+
+def test_why_in_words(built: Ran, corpus: Path, manifest: Manifest) -> None:
+    kept = corpusmill("why", corpus / "out", "eos")
+    assert kept.out.startswith("eos: kept, in builds/")
+    assert "at token" in kept.out
+    short = corpusmill("why", corpus / "out", "short")
+    assert short.out == ("short: dropped in stage clean by gopher_quality: too_few_words, value 4, threshold 20\n")
+    twin = corpusmill("why", corpus / "out", "z-exact-0").out.splitlines()
+    keeper = twin[0].rpartition("duplicate of ")[2]
+    assert twin[0] == f"z-exact-0: dropped in stage dedup by exact_dedup: duplicate, duplicate of {keeper}"
+    assert twin[1].startswith(f"  {keeper}: ")
+    nobody = corpusmill("why", corpus / "out", "nobody")
+    assert (nobody.code, nobody.out) == (0, "nobody: unknown: no document of this build has that id\n")
+
+
+def test_why_for_programs(built: Ran, corpus: Path, manifest: Manifest) -> None:
+    bad = [e["path"] for e in manifest["stages"][0]["files"]["quarantined"]]
+    rows = pa.concat_tables([pq.read_table(corpus / "out" / path) for path in bad]).to_pylist()
+    broken = next(row for row in rows if row["reason"] == "bad_json")
+    near = a_dropped("dedup", manifest, corpus, "minhash_dedup")
+    fates = {"eos": "kept", "short": "dropped", near["id"]: "dropped", broken["id"]: "quarantined", "no": "unknown"}
+    for doc_id, fate in fates.items():
+        ran = corpusmill("why", corpus / "out", doc_id, "--json")
+        answer = ran.json
+        assert (ran.code, answer["id"], answer["fate"]) == (0, doc_id, fate)
+        keys = {"stage", "operator", "reason", "value", "threshold", "duplicate_of", "shard", "offset"}
+        assert keys <= set(answer)
+    assert corpusmill("why", corpus / "out", near["id"], "--json").json["duplicate_of"] == near["duplicate_of"]
+    assert corpusmill("why", corpus / "out", "a", "--build", "0123").code == 2
+
+
+def test_report_writes_the_page_again(built: Ran, corpus: Path, manifest: Manifest) -> None:
+    page = corpus / "out" / "builds" / manifest["build_id"] / "report.html"
+    page.unlink()
+    ran = corpusmill("report", corpus / "out")
+    assert (ran.code, ran.out) == (0, f"{page}\n")
+    assert manifest["build_id"] in page.read_text()
+
+
+def test_export_loads_as_a_dataset_with_its_splits(
+    built: Ran, corpus: Path, manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    ran = corpusmill("export", corpus / "out", tmp_path / "hf", "--format", "hf")
+    assert ran.code == 0
+    import datasets
+
+    loaded = datasets.load_dataset(str(tmp_path / "hf"), cache_dir=str(tmp_path / "cache"))
+    text = [shard for shard in manifest["shards"] if shard["format"] == "parquet"]
+    expected: dict[str, int] = {}
+    for shard in text:
+        expected[shard["split"]] = expected.get(shard["split"], 0) + shard["documents"]
+    assert {name: split.num_rows for name, split in loaded.items()} == expected
+    assert set(expected) == {"train", "validation"}
+    assert all(loaded["train"]["text"][:5])
+    card = (tmp_path / "hf" / "README.md").read_text()
+    _, front, body = card.split("---\n", 2)
+    matter = read_yaml(front)
+    assert [file["split"] for file in matter["configs"][0]["data_files"]] == sorted(expected)
+    assert f"# Corpus {manifest['build_id']}" in body
+    again = corpusmill("export", corpus / "out", tmp_path / "hf")
+    assert (again.code, again.out) == (2, "")
+    assert "is not empty" in again.err
+    assert corpusmill("export", corpus / "out", tmp_path / "x", "--format", "csv").code == 2
+
+
+def test_verify_passes_then_names_what_is_damaged_or_gone(built: Ran, corpus: Path, tmp_path: Path) -> None:
+    good = corpusmill("verify", corpus / "out", "--json")
+    assert (good.code, good.json["failures"]) == (0, [])
+    assert good.json["checks"] > 20
+    shutil.copytree(corpus / "out", tmp_path / "out")
+    index = next((tmp_path / "out" / "builds").glob("*/shards/megatron/*.idx"))
+    data = bytearray(index.read_bytes())
+    data[-1] ^= 1
+    index.write_bytes(bytes(data))
+    dropped = next((tmp_path / "out" / "stages").glob("clean-*/dropped/*.parquet"))
+    dropped.unlink()
+    bad = corpusmill("verify", tmp_path / "out")
+    assert bad.code == 1
+    failures = [line for line in bad.out.splitlines() if line.startswith("FAILED")]
+    assert len(failures) == 2
+    assert failures[0].endswith(f"{dropped.relative_to(tmp_path / 'out')}: missing")
+    assert index.name.rpartition("-")[0] in failures[1]
+    assert bad.out.splitlines()[-1] == f"{good.json['checks'] - 2} of {good.json['checks']} checks passed"
+
+
+@pytest.mark.parametrize("command", ["report", "why", "export"])
+def test_an_output_without_a_build_is_refused(tmp_path: Path, command: str) -> None:
+    more = {"why": ["id"], "export": [tmp_path / "to"]}.get(command, [])
+    ran = corpusmill(command, tmp_path / "out", *more)
+    assert (ran.code, ran.out, ran.err) == (2, "", f"error: {tmp_path / 'out'}: there is no build here\n")
+
+
+def test_verify_of_nothing_is_a_failure(tmp_path: Path) -> None:
+    ran = corpusmill("verify", tmp_path / "out")
+    assert (ran.code, ran.out.splitlines()[0]) == (1, "FAILED log: no build is committed here")
+    assert not (tmp_path / "out").exists()
+
+
+def test_doctor_looks_at_the_machine_and_the_output(tmp_path: Path) -> None:
+    ran = corpusmill("doctor", tmp_path / "out")
+    lines = ran.out.splitlines()
+    assert f"ok      output: {tmp_path / 'out'} can be written" in lines
+    assert {"ok", "problem"} >= {line.split()[0] for line in lines}
+    assert ran.code == int("problem" in ran.out)
+    assert list((tmp_path / "out").iterdir()) == []
+    (tmp_path / "file").write_text("")
+    blocked = corpusmill("doctor", tmp_path / "file")
+    assert blocked.code == 1
+    assert "problem output: " in blocked.out
