@@ -46,7 +46,35 @@ def open_partition(store: Store, keys: Sequence[str], p: int) -> Iterator[pa.Tab
             path = stack.enter_context(store.local(key))
             reader = pa.ipc.open_file(stack.enter_context(pa.memory_map(str(path))))
             batches.append(pa.Table.from_batches([reader.get_batch(p)]))
-        yield pa.concat_tables(batches, promote_options="permissive") if batches else pa.table({})
+        yield concatenate(batches)
+
+
+def concatenate(tables: Sequence[pa.Table]) -> pa.Table:
+    """The rows of all tables; a column that has several types gets the one that holds them all, at worst text."""
+    if len({table.schema for table in tables}) <= 1:
+        return pa.concat_tables(tables)
+    types: dict[str, list[pa.DataType]] = {}
+    for table in tables:
+        for field in table.schema:
+            if field.type not in types.setdefault(field.name, []):
+                types[field.name].append(field.type)
+    schema = pa.schema([(name, _common(name, found)) for name, found in types.items()])
+    return pa.concat_tables([_cast(table, schema) for table in tables])
+
+
+def _common(name: str, types: Sequence[pa.DataType]) -> pa.DataType:
+    try:
+        return pa.unify_schemas([pa.schema([(name, t)]) for t in types], promote_options="permissive").field(0).type
+    except (pa.ArrowTypeError, pa.ArrowInvalid):
+        return pa.large_string()
+
+
+def _cast(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    columns = [
+        table[field.name].cast(field.type) if field.name in table.column_names else pa.nulls(len(table), field.type)
+        for field in schema
+    ]
+    return pa.table(columns, schema=schema)
 
 
 def write_table(store: Store, key: str, table: pa.Table) -> None:

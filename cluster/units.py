@@ -22,6 +22,7 @@ import pyarrow as pa
 from cluster.storage import AlreadyExists, Store
 
 MAX_STARTS = 3
+MAX_ISOLATIONS = 3  # starts of `isolate`, which can lose its worker too: to the memory monitor, or with its node
 Record = dict[str, Any]
 
 
@@ -59,22 +60,24 @@ class _Runner:
         return pa.table({"number": [number], "record": [line], "failure": [b""]})
 
     def _run(self, number: int, work: Any) -> Record:
-        if self._starts(number) <= MAX_STARTS:
+        start = self._starts(number)
+        if start <= MAX_STARTS:
             return self.task(number, work)
         isolate = getattr(self.task, "isolate", None)
-        if isolate is None:
-            raise UnitFailed(f"it ended its worker {MAX_STARTS} times")
+        if isolate is None or start > MAX_STARTS + MAX_ISOLATIONS:
+            raise UnitFailed(f"it ended its worker {start - 1} times")
         record: Record = isolate(number, work)
         return record
 
     def _starts(self, number: int) -> int:
-        for start in range(1, MAX_STARTS + 1):
+        last = MAX_STARTS + MAX_ISOLATIONS
+        for start in range(1, last + 1):
             try:
                 self.store.write(f"{self.folder}/_starts/{self.token}/{number:06d}-{start}", b"", if_absent=True)
                 return start
             except AlreadyExists:
                 continue
-        return MAX_STARTS + 1
+        return last + 1
 
 
 def peak_rss_bytes() -> int:

@@ -7,7 +7,7 @@ raises where an operator loses, invents or reorders rows.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -50,7 +50,7 @@ class Applied(NamedTuple):
     counts: list[Count]
 
 
-def apply(steps: Sequence[Step], docs: pa.Table) -> Applied:
+def apply(steps: Iterable[Step], docs: pa.Table) -> Applied:
     """Run `steps` over living `docs`. Rows in + created = kept + dropped, or LostRows is raised."""
     dead: list[pa.Table] = []
     counts: list[Count] = []

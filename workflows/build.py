@@ -16,13 +16,13 @@ from typing import Any
 import orjson
 
 from cluster import commit
-from cluster.storage import InputObject, Store, list_inputs, open_store
+from cluster.storage import InputObject, StorageError, Store, list_inputs, open_store
 from operators.document import SCHEMA
 from operators.limit import Limit
-from operators.read.span import format_of
+from operators.read.span import ReadError, format_of
 from workflows.explain import dropped_samples
 from workflows.global_stage import run_global_stage
-from workflows.map_stage import input_columns, run_map_stage
+from workflows.map_stage import check_inputs, input_columns, run_map_stage
 from workflows.recipe import ParameterError, Params, Recipe, RecipeError, load_recipe, load_workflow
 from workflows.report import render
 from workflows.stage import (
@@ -85,12 +85,21 @@ def prepare(
         params.check_all_used()
     except ParameterError as error:
         raise located(("params", *error.path), str(error)) from error
+    names = [one.name for one in stage.chain()]
+    if doubled := [name for name in names if names.count(name) > 1]:
+        raise RecipeError(f"workflow {recipe.workflow}: two stages are named {doubled[0]!r}")
+    try:
+        store = open_store(recipe.output)
+    except StorageError as error:
+        raise located(("output",), str(error)) from error
     inputs, ignored = snapshot(recipe)
     if limit is not None:
         stage = _sampled(stage, limit)
     if until is not None:
         stage = _stage_named(stage, until)
-    job = Job(open_store(recipe.output), recipe, inputs, progress or Progress())
+    job = Job(store, recipe, inputs, progress or Progress())
+    if recipe.on_bad_file == "fail":
+        check_inputs(job)
     _check_columns(stage, job)
     if isinstance(stage, TokenStage) and not stage.steps and set(recipe.shards.formats) != {"parquet"}:
         raise located(("shards", "formats"), f"without a tokenizer only parquet, got {recipe.shards.formats}")
@@ -102,12 +111,21 @@ def snapshot(recipe: Recipe) -> tuple[tuple[dict[str, Any], ...], tuple[str, ...
     found: dict[str, dict[str, Any]] = {}
     ignored: list[str] = []
     places: dict[tuple[str | None, str], str] = {}
+    output = Path(recipe.output).resolve()
     for number, given in enumerate(recipe.inputs):
         try:
             listed: list[InputObject] = list_inputs(given.path)
         except OSError as error:
             raise RecipeError(f"inputs.{number}: {error}") from error
         for item in listed:
+            if Path(item.url).is_relative_to(output):
+                continue  # our own files, where the output lies in a folder of inputs
+            if item.url in found:
+                if found[item.url]["source"] != given.source:
+                    raise RecipeError(f"inputs.{number}: {item.url} is among the inputs already, with another source")
+                continue
+            if not _is_unicode(item.rel):
+                raise RecipeError(f"inputs.{number}: {item.url!r}: its name is not UTF-8; rename it")
             kind = format_of(item.rel)
             if kind is None:
                 if len(listed) == 1:
@@ -121,10 +139,18 @@ def snapshot(recipe: Recipe) -> tuple[tuple[dict[str, Any], ...], tuple[str, ...
                     "name the `source` of one input, or take their common folder as one input"
                 )
             carried = {"source": given.source, "priority": given.priority, "weight": given.weight}
-            found.setdefault(item.url, dataclasses.asdict(item) | carried | {"format": kind})
+            found[item.url] = dataclasses.asdict(item) | carried | {"format": kind}
     if not found:
         raise RecipeError(f"inputs: none of {len(ignored)} files is of a kind that can be read")
     return tuple(sorted(found.values(), key=lambda item: (item["rel"], item["url"]))), tuple(ignored)
+
+
+def _is_unicode(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _stage_named(stage: Stage, name: str) -> Stage:
@@ -153,7 +179,10 @@ def _check_columns(stage: Stage, job: Job) -> None:
         for name, operator in one.steps:
             missing = sorted(set(operator.needs) - known)
             if missing and from_input is None:
-                from_input = input_columns(job)
+                try:
+                    from_input = input_columns(job)
+                except ReadError as error:
+                    raise RecipeError(f"inputs: {error}") from error
             if from_input is not None and (unknown := [c for c in missing if c not in from_input]):
                 have = ", ".join(sorted(known | from_input))
                 raise RecipeError(f"params.{name}: no column {unknown[0]!r}; there are: {have}")
@@ -218,21 +247,44 @@ def build(prepared: Prepared, force: str | None = None, publish: bool = True) ->
     manifests = run_stages(prepared.stage, job, force)
     manifest = _build_manifest(prepared, manifests, time.perf_counter() - started)
     result = summary(manifest)
-    if not isinstance(prepared.stage, TokenStage) or not publish:
+    if not isinstance(prepared.stage, TokenStage):
         return result | {"committed": False, "log_number": None}
-    key = f"builds/{manifest['build_id']}/manifest.json"
-    if store.exists(key) and force is None:
-        manifest = orjson.loads(store.read(key))  # of a build that ended before its commit, or is committed
-    else:
-        store.write(key, orjson.dumps(manifest, option=orjson.OPT_INDENT_2))
-    digest = hashlib.sha256(store.read(key)).hexdigest()
+    manifest, digest = _save(store, manifest)
     write_report(store, manifest)
+    if not publish:
+        return result | {"committed": False, "log_number": None}
     check_gates(prepared.recipe, manifest)
-    if parent is not None and parent.visible == [manifest["build_id"]]:
+    if parent is not None and parent.visible == [manifest["build_id"]] and parent.manifest_sha256 == digest:
         return result | {"committed": False, "log_number": parent.number}
     entry = commit.append(store, parent, "build", manifest["build_id"], digest, [manifest["build_id"]])
     write_report(store, manifest)
     return result | {"committed": True, "log_number": entry.number}
+
+
+def check_output(store: Store) -> None:
+    """Raises RecipeError where nothing can be written."""
+    try:
+        store.write("_writable", b"")
+        store.delete("_writable")
+    except OSError as error:
+        raise RecipeError(f"output: {store.url} cannot be written: {error.strerror or error}") from error
+
+
+def _save(store: Store, manifest: Manifest) -> tuple[Manifest, str]:
+    """Write the build's manifest, or take the one that an earlier run of the same build wrote, if it names the same
+    files: what a commit refers to is never replaced by a mere repetition. (manifest, its sha256)"""
+    key = f"builds/{manifest['build_id']}/manifest.json"
+    if store.exists(key):
+        before: Manifest = orjson.loads(store.read(key))
+        if _files(before) == _files(manifest):
+            return before, hashlib.sha256(store.read(key)).hexdigest()
+    data = orjson.dumps(manifest, option=orjson.OPT_INDENT_2)
+    store.write(key, data)
+    return manifest, hashlib.sha256(data).hexdigest()
+
+
+def _files(manifest: Manifest) -> list[Any]:
+    return [manifest["shards"], *(stage["files"] for stage in manifest["stages"])]
 
 
 def run_stages(stage: Stage, job: Job, force: str | None = None) -> list[Manifest]:

@@ -115,7 +115,9 @@ def plan(
 def build(
     recipe: RecipeFile,
     limit: Annotated[int | None, typer.Option(min=1, help="try on this many documents; never committed")] = None,
-    until: Annotated[str | None, typer.Option(help="stop after this stage; never committed")] = None,
+    until: Annotated[
+        str | None, typer.Option(help="stop after this stage; only a build of all stages is committed")
+    ] = None,
     force: Annotated[str | None, typer.Option(help="run this stage and those below again")] = None,
     address: Annotated[str | None, typer.Option(help="of a Ray cluster; default: Ray on this machine")] = None,
     dashboard: Annotated[bool, typer.Option(help="start the Ray dashboard with an embedded Ray")] = False,
@@ -124,12 +126,13 @@ def build(
     """Build the corpus: run what is not done yet, then commit. A second run goes on where the first one ended."""
     from cluster.session import session
     from workflows.build import build as run_build
-    from workflows.build import prepare
+    from workflows.build import check_output, prepare
     from workflows.progress import console_progress
 
     with console_progress(err) as progress:
         prepared = prepare(recipe, limit=limit, until=until, progress=progress)
         _tell_ignored(prepared.ignored)
+        check_output(prepared.store)
         with session(address, prepared.recipe.workers.cpus, dashboard):
             result = run_build(prepared, force=force, publish=limit is None)
     if json:

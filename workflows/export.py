@@ -20,7 +20,7 @@ def export_hf(store: Store, manifest: Manifest, destination: Path) -> list[Path]
     shards = [shard for shard in manifest["shards"] if shard["format"] == TEXT_FORMAT]
     if not shards:
         raise RecipeError(f"build {manifest['build_id']} has no shards of format {TEXT_FORMAT}")
-    if destination.exists() and any(destination.iterdir()):
+    if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
         raise RecipeError(f"{destination} is not empty")
     (destination / "data").mkdir(parents=True, exist_ok=True)
     written = []

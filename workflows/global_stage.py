@@ -46,7 +46,7 @@ def run_global_stage(stage: Stage, job: Job, upstream: Manifest) -> Manifest:
     files: list[Entry] = upstream["files"]["kept"]
     verdicts: tuple[Routed, ...] = ()
     passes: list[Record] = []
-    for step in stage.steps:
+    for step in stage.steps if files else ():
         routed, records = _run_operator(stage, job, step, files, upstream["kept"], verdicts)
         passes += records
         verdicts = (*verdicts, routed)
@@ -55,7 +55,7 @@ def run_global_stage(stage: Stage, job: Job, upstream: Manifest) -> Manifest:
     records = run_units(job.store, folder, files, task, f"{stage.name}[verdicts]", job.progress.unit)
     manifest = summarise(stage, job, records, time.perf_counter() - started)
     manifest["cpu_seconds"] = round(manifest["cpu_seconds"] + sum(r["cpu_seconds"] for r in passes), 3)
-    manifest["peak_rss_bytes"] = max(manifest["peak_rss_bytes"], *(r["peak_rss_bytes"] for r in passes), 0)
+    manifest["peak_rss_bytes"] = max([manifest["peak_rss_bytes"], *(r["peak_rss_bytes"] for r in passes)])
     for operator in manifest["operators"]:
         operator["seconds"] = round(sum(r["seconds"] for r in passes if r["operator"] == operator["name"]), 3)
     return manifest

@@ -15,8 +15,9 @@ import signal
 import subprocess
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Protocol, TypeVar
@@ -28,10 +29,12 @@ from ray import cloudpickle
 from cluster.storage import Store
 from cluster.units import UnitFailed
 from operators.apply import Applied, Count, Step, apply
+from operators.document import SCHEMA
 from operators.read.rows import quarantine
 from operators.read.span import QUARANTINE, Batch, Span, fallback_id
 
 MAX_CRASHES = 200  # of a unit; a row to blame costs about eleven
+MIN_MEMORY = 2 << 30  # that an attempt may take; more where more is free
 REASON = "worker_crash"
 T = TypeVar("T")
 
@@ -58,6 +61,8 @@ class RowTask(Protocol):
 
 def bisected(attempt: Callable[[int, int], T | Crash], start: int, stop: int) -> Iterator[tuple[int, int, T | Crash]]:
     """(start, stop, outcome) of ranges that make up the given one, in order; a Crash only for ranges of length one."""
+    if start == stop:
+        return
     outcome = attempt(start, stop)
     if not isinstance(outcome, Crash) or stop - start == 1:
         yield start, stop, outcome
@@ -74,15 +79,15 @@ def isolated(task: RowTask, work: Any) -> Iterator[tuple[Batch, Applied]]:
     with task.store.scratch() as folder, Attempts(task, work, folder) as attempts:
         for first, _, stems in bisected(attempts.read, 0, len(parts)):
             if isinstance(stems, Crash):
-                yield _only(_lost_part(parts[first], stems), task.steps)
+                yield _only(_lost(parts[first], stems), task.steps)
                 continue
             for part, stem in stems:
                 docs, bad = load(folder / f"{stem}.docs"), load(folder / f"{stem}.bad")
                 yield _only(bad, task.steps)
-                for start, stop, result in bisected(_applying(attempts, stem), 0, docs.num_rows) if docs else ():
+                for start, stop, result in bisected(partial(attempts.apply, stem), 0, docs.num_rows):
                     rows = docs.slice(start, stop - start)
                     if isinstance(result, Crash):
-                        yield _only(_lost_row(parts[part], rows["id"][0].as_py(), row + start, result), task.steps)
+                        yield _only(_lost(parts[part], result, rows["id"][0].as_py(), row + start), task.steps)
                     else:
                         yield Batch(rows, QUARANTINE.empty_table()), result
                 row += docs.num_rows
@@ -95,31 +100,24 @@ def parts_of(work: Any) -> list[Any]:
     return [work | {"spans": [span]} for span in work["spans"]] if "spans" in work else [work]
 
 
-def _applying(attempts: Attempts, stem: str) -> Callable[[int, int], Applied | Crash]:
-    return lambda start, stop: attempts.apply(stem, start, stop)
-
-
 def _only(bad: pa.Table, steps: tuple[Step, ...]) -> tuple[Batch, Applied]:
     """A batch that is nothing but quarantine; steps are not called without rows."""
-    return Batch(NO_DOCUMENTS, bad), apply(steps, NO_DOCUMENTS)
+    return Batch(SCHEMA.empty_table(), bad), apply(steps, SCHEMA.empty_table())
 
 
-NO_DOCUMENTS = pa.table({"id": pa.array([], pa.string()), "text": pa.array([], pa.large_string())})
+def _lost(part: Any, crash: Crash, identity: str | None = None, row: int = 0) -> pa.Table:
+    """The row of quarantine for a document, or for a part that cannot be read.
 
-
-def _lost_part(part: Any, crash: Crash) -> pa.Table:
-    if "spans" not in part:
-        raise UnitFailed(f"reading {part['path']}, a file of the stage above, ends the process: {crash}")
-    span = Span(**part["spans"][0])
-    return quarantine([(fallback_id(span.rel, span.start), span.rel, span.start, -1, REASON, str(crash))])
-
-
-def _lost_row(part: Any, identity: str, row: int, crash: Crash) -> pa.Table:
-    """In an input, readers do not say where a row stands: its file and where the span starts are named."""
-    if "spans" not in part:
-        return quarantine([(identity, part["path"], row, 1, REASON, str(crash))])
-    span = Span(**part["spans"][0])
-    return quarantine([(identity, span.rel, span.start, -1, REASON, str(crash))])
+    Readers do not tell where in an input a document stands: its span is named. Of a file of ours it is the row.
+    """
+    if "spans" in part:
+        span = Span(**part["spans"][0])
+        at = (identity or fallback_id(span.rel, span.start), span.rel, span.start, -1)
+    elif identity is not None:
+        at = (identity, part["path"], row, 1)
+    else:
+        raise UnitFailed(f"{part['path']}, a file of the stage above, cannot be read: {crash}")
+    return quarantine([(*at, REASON, str(crash))])
 
 
 class Attempts:
@@ -132,7 +130,7 @@ class Attempts:
 
     def __enter__(self) -> Attempts:
         command = [sys.executable, "-P", "-m", "workflows.isolate", str(self._folder), str(len(self._payload))]
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
         self._child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
         self._send(self._payload)
         return self
@@ -144,7 +142,8 @@ class Attempts:
 
     def read(self, start: int, stop: int) -> list[tuple[int, str]] | Crash:
         """Read parts of the unit: (part, name of the batch's files) of each batch."""
-        return self._run("read", start, stop)
+        stems: list[tuple[int, str]] | Crash = self._run("read", start, stop)
+        return stems
 
     def apply(self, stem: str, start: int, stop: int) -> Applied | Crash:
         """Apply the steps to rows of a batch that was read."""
@@ -181,15 +180,11 @@ class Attempts:
         return path.read_text("utf-8").strip() if path.exists() else ""
 
 
-class _Noted(tuple[Step, ...]):
-    """Steps that note the name of the one that runs, for whoever finds the process dead."""
-
-    note: Path
-
-    def __iter__(self) -> Iterator[Step]:
-        for step in super().__iter__():
-            self.note.write_text(step.name)
-            yield step
+def _noted(steps: Iterable[Step], note: Path) -> Iterator[Step]:
+    """The steps; the note says which one runs, for whoever finds the process dead."""
+    for step in steps:
+        note.write_text(step.name)
+        yield step
 
 
 def save(table: pa.Table, path: Path) -> None:
@@ -217,28 +212,40 @@ def _read(task: RowTask, work: Any, folder: Path, start: int, stop: int) -> list
 
 def _apply(task: RowTask, folder: Path, stem: str, start: int, stop: int) -> list[dict[str, Any]]:
     docs = load(folder / f"{stem}.docs").slice(start, stop - start)
-    steps = _Noted(task.steps)
-    steps.note = folder / "at"
-    result = apply(steps, docs)
+    result = apply(_noted(task.steps, folder / "at"), docs)
     save(result.kept, folder / "kept")
     save(result.dropped, folder / "dropped")
     return [asdict(count) for count in result.counts]
 
 
 def _give_way() -> None:
-    """Let a row that eats all memory end this process, before it ends the worker that waits for it."""
-    try:
+    """Let a row that eats all memory end this process, before it ends the worker that waits for it; dump no core."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    with contextlib.suppress(FileNotFoundError):  # not on Linux
         Path("/proc/self/oom_score_adj").write_text("1000")
-        told = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
-        held = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    except OSError:
-        return  # not on Linux
-    kilobytes = int(held["VmData"].split()[0]) + int(told["MemAvailable"].split()[0]) // 2
-    resource.setrlimit(resource.RLIMIT_DATA, (kilobytes << 10, resource.RLIM_INFINITY))
+        bound = _size("/proc/self/status", "VmData") + max(MIN_MEMORY, _free_memory() // 2)
+        resource.setrlimit(resource.RLIMIT_DATA, (bound, resource.getrlimit(resource.RLIMIT_DATA)[1]))
+
+
+def _free_memory() -> int:
+    free = _size("/proc/meminfo", "MemAvailable")
+    with contextlib.suppress(FileNotFoundError, ValueError):  # in no container, or in one without a limit
+        most, used = (int(Path(f"/sys/fs/cgroup/memory.{name}").read_text()) for name in ("max", "current"))
+        free = min(free, most - used + _size("/sys/fs/cgroup/memory.stat", "inactive_file"))
+    return free
+
+
+def _size(path: str, name: str) -> int:
+    """Bytes, from one of the kernel's lists of names and values."""
+    lines = (line.split() for line in Path(path).read_text().splitlines())
+    return next(int(words[1]) << 10 * (words[-1] == "kB") for words in lines if words[0].rstrip(":") == name)
 
 
 def main(folder: Path, size: int) -> None:
-    """The child: take the task and its work, then fork for each line that comes, and answer how the fork ended."""
+    """The child: take the task and its work, then fork for each line that comes, and answer how the fork ended.
+
+    It does no work itself, so it has no threads that a fork could tear apart.
+    """
 
     def told(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         if issubclass(kind, MemoryError):
@@ -250,6 +257,7 @@ def main(folder: Path, size: int) -> None:
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # what operators print is no answer
     task, work = cloudpickle.loads(sys.stdin.buffer.read(size))
+    pa.array([0])  # what pyarrow loads at first use is loaded once, not in each fork
     for line in sys.stdin.buffer:
         if (pid := os.fork()) == 0:
             _give_way()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,17 +16,19 @@ from cluster.session import cpus
 from cluster.storage import Store, describe_input, open_input
 from cluster.tables import TableWriter, iterate_entry
 from cluster.units import Record, peak_rss_bytes, run_units
-from operators.apply import Step, apply, characters
+from operators.apply import Applied, Step, apply, characters
 from operators.document import DROP, with_columns
-from operators.read.reader import cut, read
+from operators.read.reader import cut, joined, read
 from operators.read.span import Batch, Fields, ReadError, Span, group
 from workflows import profile
+from workflows.isolate import isolated
 from workflows.recipe import RecipeError
 from workflows.stage import Job, Manifest, Stage, StageError, folder_of, summarise
 from workflows.stage import characters as count_characters
 
 EXPLAINING = ("id", "url", "date", "source", "language", "chars")
 FILES_PER_CUT = 256
+SKIPPING = "`on_bad_file: skip` would quarantine what cannot be read"
 UNITS_PER_CPU = 4
 MIN_UNIT_BYTES, MAX_UNIT_BYTES = 1 << 20, 32 << 20
 
@@ -63,7 +65,7 @@ def plan_reading(stage: Stage, job: Job, folder: str) -> list[Any]:
         records = run_units(job.store, f"{folder}/cut-{target}", chunks, task, f"{stage.name}[plan]")
         if errors := [error for record in records for error in record["errors"]]:
             more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-            raise RecipeError(f"inputs: {errors[0]}{more}; `on_bad_file: skip` would quarantine what cannot be read")
+            raise RecipeError(f"inputs: {errors[0]}{more}; {SKIPPING}")
         spans = [Span(**span) for record in records for span in record["spans"]]
         units = [[asdict(span) for span in unit] for unit in group(spans, target)]
         versions = {item["url"]: item["version"] for item in job.inputs}
@@ -78,6 +80,16 @@ def unit_bytes(job: Job) -> int:
         return job.recipe.workers.unit_bytes
     total: int = sum(item["size"] for item in job.inputs)
     return max(MIN_UNIT_BYTES, min(MAX_UNIT_BYTES, total // (UNITS_PER_CPU * cpus())))
+
+
+def check_inputs(job: Job) -> None:
+    """Open the first file of each kind: most mistakes show there already. Raises RecipeError."""
+    for kind in sorted({item["format"] for item in job.inputs}):
+        first = next(item for item in job.inputs if item["format"] == kind)
+        try:
+            cut(whole_file(first), open_input, first["size"], _fields(job))
+        except (ReadError, OSError) as error:
+            raise RecipeError(f"inputs: {first['url']}: {error}; {SKIPPING}") from error
 
 
 def input_columns(job: Job) -> set[str]:
@@ -105,7 +117,7 @@ class CutTask:
         for item in work:
             whole = whole_file(item)
             try:
-                spans += [asdict(span) for span in cut(whole, open_input, self.target)]
+                spans += [asdict(span) for span in cut(whole, open_input, self.target, self.fields)]
             except (ReadError, OSError) as error:
                 if self.on_bad_file == "skip":
                     spans.append(asdict(whole))  # reading it yields its quarantine row
@@ -142,25 +154,35 @@ class MapTask:
     reads_inputs: bool
 
     def __call__(self, number: int, work: Any) -> Record:
+        return self._write(number, ((batch, apply(self.steps, batch.docs)) for batch in self.batches(work)))
+
+    def isolate(self, number: int, work: Any) -> Record:
+        """The same without the rows that end the process, which become rows of quarantine."""
+        return self._write(number, isolated(self, work))
+
+    def _write(self, number: int, results: Iterable[tuple[Batch, Applied]]) -> Record:
         writers = {
             fate: TableWriter(self.store, f"{self.folder}/{fate}", number)
             for fate in ("kept", "dropped", "quarantined")
         }
         totals = _Totals(self.steps)
         with writers["kept"] as kept, writers["dropped"] as dropped, writers["quarantined"] as quarantined:
-            for batch in self._batches(work):
-                result = apply(self.steps, batch.docs)
+            for batch, result in results:
                 totals.add(batch, result)
                 kept.write(_finished(result.kept))
                 dropped.write(explained(result.dropped, self.dropped_text))
                 quarantined.write(batch.quarantined)
         return totals.record() | {"files": {fate: writer.entries for fate, writer in writers.items()}}
 
-    def _batches(self, work: Any) -> Iterator[Batch]:
+    def batches(self, work: Any) -> Iterator[Batch]:
+        """The unit's documents and what could not be read of it."""
         if not self.reads_inputs:
             for table in iterate_entry(self.store, work):
                 yield Batch(table, pa.table({"reason": pa.array([], pa.string())}))
             return
+        yield from joined(self._read(work))
+
+    def _read(self, work: Any) -> Iterator[Batch]:
         for span in (Span(**span) for span in work["spans"]):
             if describe_input(span.url).version != work["versions"][span.url]:
                 raise StageError(f"{span.url} changed after the build was planned; build again to take the new content")
@@ -198,7 +220,7 @@ class _Totals:
         self.quarantine: Counter[str] = Counter()
         self.profiles: dict[str, list[dict[str, Any]]] = {"kept": [], "in": [], "dropped": []}
 
-    def add(self, batch: Batch, result: Any) -> None:
+    def add(self, batch: Batch, result: Applied) -> None:
         for total, count in zip(self.counts, result.counts, strict=True):
             for key, value in asdict(count).items():
                 if key == "dropped":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import importlib.util
+import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -94,6 +95,16 @@ class Recipe(_Checked):
     dropped_text: bool = False
     on_bad_file: Literal["fail", "skip"] = "fail"
 
+    @pydantic.field_validator("splits")
+    @classmethod
+    def _splits_leave_room(cls, splits: dict[str, float]) -> dict[str, float]:
+        for name in splits:
+            if name == "train" or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_]*", name):
+                raise ValueError(f"{name!r} is no name for a split; `train` is what the others leave")
+        if sum(splits.values()) >= 1:
+            raise ValueError(f"shares add up to {sum(splits.values()):g} and leave nothing for train")
+        return splits
+
 
 class Params:
     """The recipe's `params` as a workflow takes them, operator by operator. What no operator took is an error."""
@@ -129,15 +140,21 @@ class Params:
 
 
 class _Recording(Params):
-    """Only notes what a workflow asks for."""
+    """Only notes what a workflow asks for, and its own defaults."""
 
-    def use(self, operator: type, name: str | None = None, **_: Any) -> None:
-        self.used[name or str(operator.name)] = operator  # type: ignore[attr-defined]
+    def __init__(self) -> None:
+        super().__init__({})
+        self.defaults: dict[str, dict[str, Any]] = {}
+
+    def use(self, operator: type, name: str | None = None, **fields: Any) -> None:
+        fields.pop("default", None)  # of the use, not of the operator
+        name = name or str(operator.name)  # type: ignore[attr-defined]
+        self.used[name], self.defaults[name] = operator, fields
 
 
 def recipe_schema(workflow: str) -> dict[str, Any]:
     """JSON schema of recipes for a workflow: the recipe's own keys, and under `params` those of its operators."""
-    recording = _Recording({})
+    recording = _Recording()
     load_workflow(workflow)(recording)
     schema = Recipe.model_json_schema()
     properties: dict[str, Any] = {}
@@ -145,6 +162,8 @@ def recipe_schema(workflow: str) -> dict[str, Any]:
         own = pydantic.TypeAdapter(operator).json_schema()
         schema.setdefault("$defs", {}).update(own.pop("$defs", {}))
         own.get("properties", {}).pop("revision", None)
+        for key, value in recording.defaults[name].items():
+            own["properties"][key]["default"] = value
         properties[name] = {"anyOf": [own, {"enum": ["on", "off", True, False, None]}]}
     schema["properties"]["params"] = {"type": "object", "properties": properties, "additionalProperties": False}
     return schema
@@ -280,7 +299,10 @@ def load_workflow(name: str) -> Callable[..., Any]:
         raise RecipeError(f"workflow: {file} cannot be loaded")
     loaded = importlib.util.module_from_spec(spec)
     sys.modules[module_name] = loaded
-    spec.loader.exec_module(loaded)
+    try:
+        spec.loader.exec_module(loaded)
+    except (SyntaxError, ImportError) as error:
+        raise RecipeError(f"workflow: {file}: {type(error).__name__}: {error}") from error
     found = getattr(loaded, function, None)
     if not callable(found):
         raise RecipeError(f"workflow: {file} has no function {function!r}")

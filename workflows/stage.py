@@ -98,11 +98,17 @@ class Job:
     inputs: tuple[dict[str, Any], ...]  # the snapshot: url, rel, size, version, source, priority, weight
     progress: Progress = Progress()
     force: frozenset[str] = frozenset()
-    fingerprints: dict[str, str] = field(default_factory=dict)
+    fingerprints: dict[str, str] = field(default_factory=dict)  # by stage, as `fingerprint` has found them
 
 
 def fingerprint(stage: Stage, job: Job) -> str:
     """16 hex digits of everything that may change the stage's output."""
+    if stage.name not in job.fingerprints:
+        job.fingerprints[stage.name] = _fingerprint(stage, job)
+    return job.fingerprints[stage.name]
+
+
+def _fingerprint(stage: Stage, job: Job) -> str:
     own: dict[str, Any] = {
         "format": MANIFEST_FORMAT,
         "stage": stage.name,
@@ -118,7 +124,7 @@ def fingerprint(stage: Stage, job: Job) -> str:
         own["on_bad_file"] = job.recipe.on_bad_file
     if isinstance(stage, TokenStage):
         own |= {"shards": job.recipe.shards.model_dump(), "splits": job.recipe.splits}
-        own["pack"] = identity(stage.pack.operator) if stage.pack else None
+        own["pack"] = [identity(stage.pack.operator), _source_hash(stage.pack.operator)] if stage.pack else None
     return hashlib.sha256(orjson.dumps(own, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
 
 
@@ -197,8 +203,10 @@ def summarise(stage: Stage, job: Job, records: Sequence[Record], seconds: float)
     }
     for key in ("rows_in", "created", "kept", "quarantined"):
         total[key] = sum(record[key] for record in records)
-    for key in ("dropped", "quarantine_reasons", "characters"):
+    for key in ("dropped", "quarantine_reasons"):
         total[key] = add_counts(record[key] for record in records)
+    nothing = dict.fromkeys(("in", "created", "kept", "dropped", "cut"), 0)
+    total["characters"] = add_counts([nothing, *(record["characters"] for record in records)])
     total["operators"] = [
         _add_operators([record["operators"][i] for record in records if record["operators"]], step.name)
         for i, step in enumerate(stage.steps)

@@ -63,6 +63,8 @@ def run_token_stage(stage: TokenStage, job: Job, upstream: Manifest) -> Manifest
     started = time.perf_counter()
     folder = folder_of(stage, job)
     files: list[Entry] = upstream["files"]["kept"]
+    if not files:
+        return _manifest(stage, job, [], [], None, time.perf_counter() - started)
     steps = tuple(_fitted(stage, job, step, upstream) for step in stage.steps)
     cuts = cut_splits(job.recipe.splits, upstream["characters"]["kept"], job.recipe.shards.tokens_per_shard)
     partitions = sum(cut.partitions for cut in cuts)
@@ -132,6 +134,7 @@ class SpreadTask:
         totals: list[dict[str, Any]] = []
         profiles: list[dict[str, Any]] = []
         drops: list[dict[str, Any]] = []
+        gone: list[dict[str, Any]] = []
         rows_in = 0
         with TableWriter(self.store, f"{self.folder}/dropped", number) as dropped:
             for docs in iterate_entry(self.store, work):
@@ -141,6 +144,7 @@ class SpreadTask:
                 dropped.write(explained(result.dropped, self.dropped_text))
                 totals.append({count.name: vars(count) for count in result.counts})
                 profiles.append(profile.profile(result.kept))
+                gone.append(profile.profile(result.dropped))
                 drops.append(profile.drop_profile(result.dropped))
         table = pa.concat_tables(kept, promote_options="permissive").combine_chunks()
         ids = table["id"].to_pylist()
@@ -162,7 +166,7 @@ class SpreadTask:
             "characters": characters(operators, kept_characters),
             "operators": operators,
             "profile": {
-                "in": profile.merge(profiles),
+                "in": profile.merge([*profiles, *gone]),
                 "kept": profile.merge(profiles),
                 "dropped": profile.merge(drops),
             },
@@ -334,7 +338,7 @@ def _manifest(
         raise ConservationError(f"stage {stage.name}: {manifest['kept']} documents were spread, {kept} were written")
     manifest["files"]["kept"] = [entry for record in written for entry in record["index"]]
     manifest["shards"] = [shard for record in written for shard in record["shards"]]
-    manifest["tokens"] = sum(record["tokens"] for record in written) if tokenizer else None
+    manifest["tokens"] = sum(record["tokens"] for record in written) if stage.steps else None
     manifest["padding"] = sum(record["padding"] for record in written)
     manifest["tokenizer"] = tokenizer.describe() if tokenizer else None
     splits: dict[str, dict[str, int]] = {}
@@ -344,5 +348,5 @@ def _manifest(
         split["tokens"] += record["tokens"]
     manifest["splits"] = splits
     manifest["cpu_seconds"] = round(manifest["cpu_seconds"] + sum(r["cpu_seconds"] for r in written), 3)
-    manifest["peak_rss_bytes"] = max(manifest["peak_rss_bytes"], *(r["peak_rss_bytes"] for r in written))
+    manifest["peak_rss_bytes"] = max([manifest["peak_rss_bytes"], *(r["peak_rss_bytes"] for r in written)])
     return manifest

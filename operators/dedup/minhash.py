@@ -49,7 +49,7 @@ class MinHashDedup(GlobalOperator):
     permutations: Annotated[int, Field(ge=2, le=1024)] | None = None  # hash functions that `threshold` may use
     shingle: Count = 5  # words
     char_shingle: Count = 8  # characters, for documents mostly in scripts without spaces
-    seed: Annotated[int, Field(ge=0, lt=2**64)] = 1
+    seed: Annotated[int, Field(ge=0, le=2**64 - 1)] = 1
     scope: Literal["build"] = "build"
     revision: Literal[1] = 1
 

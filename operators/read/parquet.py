@@ -23,19 +23,21 @@ from operators.read.span import (
     LIMIT,
     Batch,
     Fields,
-    ReadError,
     Span,
     Unfit,
+    Unreadable,
     fallback_id,
 )
 
 
-def cut_parquet(file: BinaryIO, target: int) -> tuple[list[int], list[int]]:
-    """First row groups of the spans, and the spans' sizes in compressed bytes."""
+def cut_parquet(span: Span, file: BinaryIO, target: int, fields: Fields) -> tuple[list[int], list[int]]:
+    """First row groups of the spans, and the spans' sizes in compressed bytes. Unreadable without the columns."""
     if (size := file.seek(0, 2)) == 0:
         return [0], [0]
     try:
-        sizes = Footer(file).sizes()
+        footer = Footer(file)
+        _Shape(span, fields, footer.file.schema_arrow)
+        sizes = footer.sizes()
     except Unfit:  # reading quarantines it
         return [0], [size]
     starts, grouped = [0], [0]
@@ -98,7 +100,7 @@ class _Shape:
         have = schema.names
         for named in (fields.text, fields.id, fields.url, fields.date):
             if named is not None and named not in have:
-                raise ReadError(f"{span.rel}: no column {named!r}; it has {', '.join(have)}")
+                raise Unreadable(f"{span.rel}: no column {named!r}; it has {', '.join(have)}")
         self._from = {"text": fields.text}
         for ours, named in (("id", fields.id), ("url", fields.url), ("date", fields.date)):
             if named is not None or ours in have:
@@ -113,7 +115,7 @@ class _Shape:
         for ours, theirs in self._from.items():
             found = _plain(schema.field(theirs).type)
             if not (_is_text(found) if ours == "text" else _prints(found)):
-                raise ReadError(f"{span.rel}: column {theirs!r} is {found}, which cannot be read as {ours}")
+                raise Unreadable(f"{span.rel}: column {theirs!r} is {found}, which cannot be read as {ours}")
         mapped = set(self._from.values())
         self._passed = {name: passed_name(name) for name in have if name not in mapped}
 

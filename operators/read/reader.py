@@ -7,26 +7,29 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import BinaryIO
 
+import pyarrow as pa
+
 from operators.read.files import check_file, read_file
 from operators.read.jsonl import check_jsonl, jsonl_offsets, read_jsonl
 from operators.read.parquet import cut_parquet, read_parquet
 from operators.read.rows import Rows
-from operators.read.span import Batch, Fields, Open, Span, Unreadable
+from operators.read.span import BATCH_BYTES, BATCH_ROWS, Batch, Fields, Open, Span, Unreadable
 from operators.read.streams import Raw
 from operators.read.warc import check_warc, read_warc, warc_offsets
 
 _GONE = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
 
 
-def cut(span: Span, open_: Open, target: int) -> list[Span]:
+def cut(span: Span, open_: Open, target: int, fields: Fields) -> list[Span]:
     """Cut the span of a whole file into independently readable spans of about `target` bytes.
 
     One span where the format does not allow cutting; none is empty. Together they give the same rows and the same
-    quarantine as the file uncut. Raises ReadError for a file that is not what it claims to be.
+    quarantine as the file uncut. Raises ReadError for a file that is not what it claims to be, or a Parquet file that
+    lacks a column of `fields`.
     """
     with _opened(span, open_) as file:
         if span.format == "parquet":
-            starts, sizes = cut_parquet(file, target)
+            starts, sizes = cut_parquet(span, file, target, fields)
             return _between(span, starts, sizes)
         raw = Raw(file)
         if span.format in ("warc", "wet"):
@@ -45,8 +48,8 @@ def cut(span: Span, open_: Open, target: int) -> list[Span]:
 def read(span: Span, open_: Open, fields: Fields) -> Iterator[Batch]:
     """The documents of a span and what could not be read of it, in batches of bounded size.
 
-    Raises ReadError for a named column that a Parquet file lacks; a file that cannot be read at all is one row of
-    quarantine, `unreadable_file`. Errors of the network propagate: trying again may help.
+    A file that cannot be read at all, or lacks the columns, is one row of quarantine, `unreadable_file`. Errors of
+    the network propagate: trying again may help.
     """
     try:
         with _opened(span, open_) as file:
@@ -62,6 +65,27 @@ def read(span: Span, open_: Open, fields: Fields) -> Iterator[Batch]:
         rows = Rows(span)
         rows.bad(span.start, -1, "unreadable_file", str(error), position=f"unreadable {span.start}")
         yield rows.take()
+
+
+def joined(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """The same rows in fewer batches: neighbours of one schema together up to the bounds of a batch. A folder of
+    small files is read a file at a time, and operators cost a fixed time a call."""
+    held: list[Batch] = []
+    rows = size = 0
+    for batch in batches:
+        same = not held or batch.docs.schema == held[0].docs.schema
+        if held and not (same and rows + batch.docs.num_rows <= BATCH_ROWS and size + batch.docs.nbytes <= BATCH_BYTES):
+            yield _together(held)
+            held, rows, size = [], 0, 0
+        held.append(batch)
+        rows += batch.docs.num_rows
+        size += batch.docs.nbytes
+    if held:
+        yield _together(held)
+
+
+def _together(batches: list[Batch]) -> Batch:
+    return Batch(pa.concat_tables([b.docs for b in batches]), pa.concat_tables([b.quarantined for b in batches]))
 
 
 def _opened(span: Span, open_: Open) -> BinaryIO:

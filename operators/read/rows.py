@@ -10,7 +10,8 @@ from operators.document import DROP, SCHEMA
 from operators.phases import VERDICT
 from operators.read.span import BATCH_BYTES, BATCH_ROWS, QUARANTINE, Batch, Span, fallback_id
 
-INTERNAL = frozenset([*SCHEMA.names, *DROP.names, *VERDICT.names, "key"])
+ADDED = ("title", "decode_errors", "normalized_chars", "language", "language_score", "input_ids", "tokens")
+INTERNAL = frozenset([*SCHEMA.names, *DROP.names, *VERDICT.names, *ADDED, "key", "chars", "row"])
 
 
 def passed_name(name: str) -> str:

@@ -124,6 +124,8 @@ class Tokenizer(Operator):
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),  # any byte has a token, so nothing is lost
             show_progress=False,
         )
+        # Training is quadratic in a word's length; runs that long say nothing of a language.
+        texts = pc.replace_substring_regex(texts, r"\S{257,}|\s{257,}", " ")
         trained.train_from_iterator(_batches(texts), trainer)
         return str(trained.to_str()).encode()
 

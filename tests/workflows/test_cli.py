@@ -195,7 +195,7 @@ def test_limit_and_until_commit_nothing(built: Ran, corpus: Path) -> None:
     assert limited.json["committed"] is False
     short = corpusmill("build", corpus / "r.yaml", "--until", "clean")
     assert (short.code, short.out.splitlines()[1:]) == (0, ["not committed"])
-    assert [path.name for path in (corpus / "out" / "_log").iterdir()] == ["00000001.json"]
+    assert [path.name for path in (corpus / "out" / "_log").glob("*.json")] == ["00000001.json"]
 
 
 @pytest.mark.parametrize("option", ["--until", "--force"])
@@ -268,7 +268,7 @@ def test_export_loads_as_a_dataset_with_its_splits(
     card = (tmp_path / "hf" / "README.md").read_text()
     _, front, body = card.split("---\n", 2)
     matter = read_yaml(front)
-    assert [file["split"] for file in matter["configs"][0]["data_files"]] == sorted(expected)
+    assert {file["split"] for file in matter["configs"][0]["data_files"]} == set(expected)
     assert f"# Corpus {manifest['build_id']}" in body
     again = corpusmill("export", corpus / "out", tmp_path / "hf")
     assert (again.code, again.out) == (2, "")
@@ -320,3 +320,140 @@ def test_doctor_looks_at_the_machine_and_the_output(tmp_path: Path) -> None:
     blocked = corpusmill("doctor", tmp_path / "file")
     assert blocked.code == 1
     assert "problem output: " in blocked.out
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("inptus: [{file}]", "r.yaml:3: inptus: unknown key 'inptus'; did you mean 'inputs'? allowed: dropped_text, "),
+        (
+            "params: {finweb: off}",
+            "params.finweb: unknown key 'finweb'; did you mean 'fineweb'? allowed: c4, exact_dedup, ",
+        ),
+        (
+            "params:\n  language:\n    kep: [en]",
+            "r.yaml:5: params.language.kep: unknown key 'kep'; did you mean 'keep'? allowed: ",
+        ),
+        ("params: {gopher_quality: {min_words: many}}", "r.yaml:3: params.gopher_quality.min_words: "),
+        ("params: {gopher_quality: {mode: papr}}", "'paper', 'datatrove' or 'nemo', got 'papr'"),
+        ("shards: {formats: [csv]}", "r.yaml:3: shards.formats.0: Input should be 'megatron', 'datatrove'"),
+        ("fields: {body: text}", "r.yaml:3: fields.body: unknown key 'body'; allowed: date, id, text, url"),
+        ("fields: {text: body}", "no column 'body'"),
+        ("splits: {validation: 1.5}", "r.yaml:3: splits.validation: Input should be less than 1, got 1.5"),
+        ("splits: {../up: 0.1}", "r.yaml:3: splits"),
+        ("splits: {train: 0.1}", "r.yaml:3: splits"),
+        ("splits: {a: 0.7, b: 0.7}", "r.yaml:3: splits"),
+        ("workflow: txt", "workflow: unknown 'txt'; allowed: text, or file.py:function"),
+        ("workflow: absent.py:mine", "no such file: absent.py"),
+        ("workflow: {folder}/mine.py:other", "has no function 'other'"),
+        ("workflow: {folder}/broken.py:mine", "broken.py"),
+        ("workflow: {folder}/wrong.py:mine", "wrong.py"),
+        ("output: s3://bucket/out", "s3://bucket/out"),
+    ],
+)
+@pytest.mark.parametrize("command", ["validate", "build"])
+def test_a_wrong_recipe_ends_with_2_names_what_is_wrong_and_writes_nothing(
+    tmp_path: Path, ray_session: None, command: str, body: str, message: str
+) -> None:
+    table = pa.table({"id": ["a"], "text": ["One line."]})
+    pq.write_table(table, tmp_path / "in.parquet")
+    (tmp_path / "mine.py").write_text("def mine(params): ...\n")
+    (tmp_path / "broken.py").write_text("def mine(params:\n")
+    (tmp_path / "wrong.py").write_text("import no_such_module_anywhere\ndef mine(params): ...\n")
+    body = body.replace("{folder}", str(tmp_path)).replace("{file}", "x")
+    output = "" if body.startswith("output") else f"output: {tmp_path / 'out'}"
+    inputs = f"inputs: [{tmp_path / 'in.parquet'}]"
+    (tmp_path / "r.yaml").write_text(f"{inputs}\n{output}\n{body}\n")
+    ran = corpusmill(command, tmp_path / "r.yaml")
+    assert (ran.code, ran.out) == (2, "")
+    assert message in ran.err
+    assert "Traceback" not in ran.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_recipe_or_input_ends_with_2_and_writes_nothing(
+    ray_session: None, small: Callable[..., Path], tmp_path: Path
+) -> None:
+    absent = corpusmill("build", tmp_path / "absent.yaml")
+    assert (absent.code, absent.out) == (2, "")
+    assert "absent.yaml: cannot be read" in absent.err
+    (tmp_path / "notes.doc").write_text("")
+    (tmp_path / "empty").mkdir()
+    for given, message in {
+        "gone.jsonl": "no such file or folder: ",
+        "*.warc": "no file matches ",
+        "empty": "no file matches ",
+        "notes.doc": "is of no kind that can be read",
+    }.items():
+        ran = corpusmill("build", small(inputs=[str(tmp_path / "in.jsonl"), str(tmp_path / given)]))
+        assert (ran.code, ran.out) == (2, ""), given
+        assert message in ran.err
+        assert "inputs.1: " in ran.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_that_is_not_what_it_claims_is_refused_or_skipped_as_asked(
+    ray_session: None, small: Callable[..., Path], tmp_path: Path
+) -> None:
+    (tmp_path / "false.parquet").write_bytes(b"no Parquet at all")
+    inputs = [str(tmp_path / "in.jsonl"), str(tmp_path / "false.parquet")]
+    off = {name: "off" for name in ("language", "gopher_repetition", "gopher_quality", "fineweb", "tokenizer")}
+    rest: dict[str, Any] = {"params": off, "shards": {"formats": ["parquet"]}, "splits": {}}
+    refused = corpusmill("build", small(inputs=inputs, **rest), "--json")
+    assert (refused.code, refused.out) == (2, "")
+    assert "false.parquet: does not end as a Parquet file; `on_bad_file: skip`" in refused.err
+    assert not list((tmp_path / "out").glob("stages/*/kept"))
+    skipped = corpusmill("build", small(inputs=inputs, on_bad_file="skip", **rest), "--json")
+    assert skipped.code == 0, skipped.err
+    read = skipped.json["stages"][0]
+    assert (read["rows_in"], read["kept"], read["quarantined"]) == (2, 1, 1)
+    assert (skipped.json["documents"], skipped.json["tokens"]) == (1, None)
+
+
+def test_a_named_column_that_a_later_file_lacks_is_bad_input(
+    ray_session: None, small: Callable[..., Path], tmp_path: Path
+) -> None:
+    pq.write_table(pa.table({"body": ["Text."]}), tmp_path / "a.parquet")
+    pq.write_table(pa.table({"txt": ["Text."]}), tmp_path / "b.parquet")
+    inputs = [str(tmp_path / "a.parquet"), str(tmp_path / "b.parquet")]
+    ran = corpusmill("build", small(inputs=inputs, fields={"text": "body"}))
+    assert (ran.code, ran.out) == (2, "")
+    assert "b.parquet: no column 'body'; it has txt" in ran.err
+
+
+def test_gates_end_with_3_and_leave_a_report_that_can_be_read(
+    ray_session: None, small: Callable[..., Path], tmp_path: Path
+) -> None:
+    """One document too short for the rules: all are dropped."""
+    ran = corpusmill("build", small())
+    assert (ran.code, ran.out) == (3, "")
+    assert "gates.min_kept: 0 documents were kept, at least 1 must be" in ran.err
+    assert not (tmp_path / "out" / "_log").exists()
+    (page,) = (tmp_path / "out" / "builds").glob("*/report.html")
+    assert page.stat().st_size > 1000
+
+
+def test_a_workflow_of_the_user_runs_and_answers(ray_session: None, small: Callable[..., Path], tmp_path: Path) -> None:
+    (tmp_path / "shout.py").write_text(
+        "from typing import ClassVar\n"
+        "import pyarrow.compute as pc\n"
+        "from operators.document import Operator, parameters, with_columns\n"
+        "from workflows.stage import Stage, TokenStage\n"
+        "@parameters\n"
+        "class Shout(Operator):\n"
+        "    name: ClassVar[str] = 'shout'\n"
+        "    times: int = 1\n"
+        "    def __call__(self, docs):\n"
+        "        return with_columns(docs, {'text': pc.binary_repeat(pc.utf8_upper(docs['text']), self.times)})\n"
+        "def shout(params):\n"
+        "    return TokenStage('tokens', Stage('read', None, (params.use(Shout),)), ())\n"
+    )
+    made = small(workflow=f"{tmp_path / 'shout.py'}:shout", params={}, shards={"formats": ["parquet"]}, splits={})
+    body = read_yaml(made.read_text()) | {"params": {"shout": {"times": 2}}}
+    with made.open("w") as file:
+        YAML().dump(body, file)
+    ran = corpusmill("build", made)
+    assert ran.code == 0, ran.err
+    (shard,) = (tmp_path / "out" / "builds").glob("*/shards/parquet/*.parquet")
+    assert pq.read_table(shard)["text"].to_pylist() == ["ONE LINE.ONE LINE."]
+    assert corpusmill("schema", body["workflow"]).json["properties"]["params"]["properties"].keys() == {"shout"}

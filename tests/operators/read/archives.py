@@ -66,7 +66,7 @@ def rows(span: Span, fields: Fields | None = None) -> tuple[list[str], list[tupl
 
 def same_when_cut(path: Path, target: int) -> int:
     """Check that the file cut at `target` reads as the file uncut; the count of spans."""
-    spans = cut(whole(path), opened, target)
+    spans = cut(whole(path), opened, target, Fields())
     docs, bad = everything(whole(path))
     parts = [everything(span) for span in spans]
     cut_docs = pa.concat_tables([part[0] for part in parts], promote_options="default")

@@ -150,7 +150,7 @@ def test_several_members_and_frames(tmp_path: Path) -> None:
 def test_what_is_not_compressed_is_refused(tmp_path: Path, name: str) -> None:
     path = write(tmp_path, GOOD, name)
     with pytest.raises(ReadError, match="does not start like that"):
-        cut(whole(path), opened, 10)
+        cut(whole(path), opened, 10, Fields())
     assert rows(whole(path)) == ([], [(0, "unreadable_file")])
     assert rows(whole(write(tmp_path, b"", name))) == ([], [])
 

@@ -61,7 +61,9 @@ def test_mapped_and_passed_columns(tmp_path: Path) -> None:
 def test_columns_that_do_not_fit_are_errors(tmp_path: Path, fields: Fields, message: str) -> None:
     path = write(tmp_path, pa.table({"body": ["a"], "n": [1]}))
     with pytest.raises(ReadError, match=message):
-        everything(whole(path), fields)
+        cut(whole(path), opened, 10, fields)
+    _, quarantined = everything(whole(path), fields)
+    assert [row["reason"] for row in quarantined.to_pylist()] == ["unreadable_file"]
 
 
 def test_bad_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,7 +138,7 @@ def test_extension_types_are_never_built(tmp_path: Path, depth: int, pad: str) -
         path = write(tmp_path, pa.table({"text": ["t"], f"evil{pad}": evil}))
         Pickled.built = 0
         assert rows(whole(path)) == ([], [(0, "unsafe_type")])
-        assert len(cut(whole(path), opened, 1)) == 1
+        assert len(cut(whole(path), opened, 1, Fields())) == 1
         assert Pickled.built == 0
     finally:
         pa.unregister_extension_type("ray.data.arrow_pickled_object")
@@ -147,11 +149,11 @@ def test_what_is_no_parquet_is_refused(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "x.parquet"
     path.write_bytes(data)
     if not data:
-        assert len(cut(whole(path), opened, 1)) == 1
+        assert len(cut(whole(path), opened, 1, Fields())) == 1
         assert rows(whole(path)) == ([], [])
         return
     with pytest.raises(ReadError):
-        cut(whole(path), opened, 1)
+        cut(whole(path), opened, 1, Fields())
     assert rows(whole(path)) == ([], [(0, "unreadable_file")])
 
 

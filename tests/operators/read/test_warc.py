@@ -174,7 +174,7 @@ def test_single_member_is_one_span_and_keeps_what_came_before_the_break(tmp_path
     records = [record(f"r{i}", random.Random(i).randbytes(40_000)) for i in range(60)]
     data = gz(b"".join(records))
     path = write(tmp_path, data, "x.warc.gz")
-    assert len(cut(whole(path), opened, 1)) == 1
+    assert len(cut(whole(path), opened, 1, Fields())) == 1
     assert rows(whole(path)) == ([f"r{i}" for i in range(60)], [])
     path = write(tmp_path, data[:-500_000], "x.warc.gz")
     kept, bad = rows(whole(path))
@@ -215,13 +215,13 @@ def test_ids_fall_back_to_the_place_in_the_file(tmp_path: Path) -> None:
 def test_what_is_no_warc_is_refused(tmp_path: Path, name: str, data: bytes) -> None:
     path = write(tmp_path, data, name)
     with pytest.raises(ReadError, match="no WARC record"):
-        cut(whole(path), opened, 10)
+        cut(whole(path), opened, 10, Fields())
     assert rows(whole(path)) == ([], [(0, "unreadable_file")])
 
 
 def test_missing_and_empty_files(tmp_path: Path) -> None:
     with pytest.raises(ReadError, match="No such file"):
-        cut(whole(tmp_path / "none.warc"), opened, 10)
+        cut(whole(tmp_path / "none.warc"), opened, 10, Fields())
     assert rows(whole(tmp_path / "none.warc")) == ([], [(0, "unreadable_file")])
     assert list(read(whole(write(tmp_path, b"")), opened, Fields())) == []
     assert list(read(whole(write(tmp_path, b"", "x.warc.gz")), opened, Fields())) == []
