@@ -84,7 +84,10 @@ class Recipe(_Checked):
     """One build: a workflow, its inputs and output, the parameters of its operators."""
 
     workflow: str = "text"
-    inputs: Annotated[list[Annotated[Input, pydantic.BeforeValidator(_input)]], Field(min_length=1)]
+    inputs: Annotated[
+        list[Annotated[Input, pydantic.BeforeValidator(_input, json_schema_input_type=str | Input)]],
+        Field(min_length=1),
+    ]
     output: str
     fields: FieldNames = FieldNames()
     params: dict[str, Any] = {}
