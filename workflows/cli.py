@@ -5,8 +5,10 @@ Exit codes: 0 done, 1 failed, 2 bad recipe or arguments, 3 a quality gate refuse
 
 from __future__ import annotations
 
+import os
 import sys
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -129,7 +131,7 @@ def build(
     from workflows.build import check_output, prepare
     from workflows.progress import console_progress
 
-    with console_progress(err) as progress:
+    with _stdout_is_stderr(), console_progress(err) as progress:
         prepared = prepare(recipe, limit=limit, until=until, progress=progress)
         _tell_ignored(prepared.ignored)
         check_output(prepared.store)
@@ -138,6 +140,21 @@ def build(
     if json:
         return _print_json(result)
     return _print_result(result, prepared.store.url)
+
+
+@contextmanager
+def _stdout_is_stderr() -> Iterator[None]:
+    """Whatever prints to standard output inside, Ray's notes on dead workers too, goes to standard error: the result
+    comes alone."""
+    sys.stdout.flush()
+    saved = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        os.dup2(saved, 1)
+        os.close(saved)
 
 
 def _print_result(result: dict[str, Any], url: str) -> None:

@@ -32,7 +32,7 @@ from operators.document import (
     parameters,
     with_columns,
 )
-from operators.tokens.backends import BOS, EOS, Backend, BackendFile
+from operators.tokens.backends import BOS, EOS, Backend, BackendFile, Engine
 
 TRAINED = "train:bpe"
 TRAINED_PAD = "<|pad|>"
@@ -89,6 +89,7 @@ class Tokenizer(Operator):
     special: dict[str, int] = Field(default_factory=dict)  # of tiktoken: token -> id; without: <|endoftext|> after all
     eos: str | None = None  # the end-of-document token; without: the one that the file is known to have
     bos: bool = False  # put the tokenizer's beginning-of-document token first
+    engine: Engine = "auto"  # of tokenizer.json files; same ids: auto is fastokens where it gives those of tokenizers
     revision: Literal[1] = 1
 
     @pydantic.model_validator(mode="after")
@@ -100,6 +101,8 @@ class Tokenizer(Operator):
             raise ValueError(f"pattern, special: only tiktoken files take them, got {self.pattern!r}, {self.special!r}")
         if kind != "train" and self.vocab != DEFAULT_VOCAB:
             raise ValueError(f"vocab: only {TRAINED} has a choice, got {self.vocab}")
+        if kind not in ("train", "hf") and self.engine != "auto":
+            raise ValueError(f"engine: only {TRAINED} and hf files have a choice, got {self.engine!r}")
         if self.fitted:
             self._marks()
         return self
@@ -139,7 +142,7 @@ class Tokenizer(Operator):
         file, backend = self._file(), self.backend()
         eos, bos = self._marks()
         pad = None if backend.pad is None else backend.id_of(backend.pad)
-        library = LIBRARIES[self.source.kind]
+        libraries = sorted({LIBRARIES[self.source.kind], backend.engine})
         return {
             "name": TRAINED if self.source.kind == "train" else f"{self.source.kind}:{Path(file.path).name}",
             "sha256": file.sha256,
@@ -148,13 +151,15 @@ class Tokenizer(Operator):
             "bos_id": bos,
             "pad_id": eos if pad is None else pad,
             "dtype": self._dtype(backend).name,
-            "versions": {library: version(library)},
+            "engine": backend.engine,
+            "versions": {library: version(library) for library in libraries},
         }
 
     def backend(self) -> Backend:
         """The loaded tokenizer, one a process; ValueError while there is none."""
         kind = "hf" if self.source.kind == "train" else self.source.kind
-        backend: Backend = loaded(BackendFile(kind, self._file(), self.pattern, tuple(sorted(self.special.items()))))
+        special = tuple(sorted(self.special.items()))
+        backend: Backend = loaded(BackendFile(kind, self._file(), self.pattern, special, self.engine))
         return backend
 
     def __call__(self, docs: pa.Table) -> pa.Table:
