@@ -15,6 +15,7 @@ import hashlib
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -94,7 +95,7 @@ def main() -> None:
     for name, operator in ours.items():
         made = operator(table)["input_ids"].to_pylist()
         differ = sum(a[:-1] != b for a, b in zip(made, right, strict=True))
-        rows.append((f"{name} ({operator.describe()['engine']})", lambda operator=operator: operator(table), differ))
+        rows.append((f"{name} ({operator.describe()['engine']})", partial(operator, table), differ))
     rows.append(("tokenizers", by_tokenizers, 0))
     differ = sum(a.tolist() != b for a, b in zip(by_tiktoken(), right, strict=True))
     rows.append(("tiktoken", by_tiktoken, differ))

@@ -135,6 +135,7 @@ def build(
         prepared = prepare(recipe, limit=limit, until=until, progress=progress)
         _tell_ignored(prepared.ignored)
         check_output(prepared.store)
+        progress.started("starting Ray", "", 1)
         with session(address, prepared.recipe.workers.cpus, dashboard):
             result = run_build(prepared, force=force, publish=limit is None)
     if json:

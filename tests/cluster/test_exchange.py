@@ -9,7 +9,7 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.exchange import open_partition, write_partitions
+from cluster.exchange import concatenate, open_partition, write_partitions
 from cluster.storage import open_store
 
 
@@ -30,3 +30,12 @@ def test_each_row_comes_out_of_its_partition_once(units: list[list[int]]) -> Non
                 assert set(table["p"].to_pylist()) <= {p}
                 found += table["name"].to_pylist()
         assert sorted(found) == sorted(f"{n}-{i}" for n, unit in enumerate(units) for i in range(len(unit)))
+
+
+def test_a_column_of_several_types_gets_one_that_holds_all() -> None:
+    tables = [
+        pa.table({"a": [1], "b": pa.array([1], pa.int32()), "c": ["x"]}),
+        pa.table({"a": ["two"], "b": pa.array([2.5])}),
+    ]
+    found = concatenate(tables)
+    assert found.to_pylist() == [{"a": "1", "b": 1.0, "c": "x"}, {"a": "two", "b": 2.5, "c": None}]

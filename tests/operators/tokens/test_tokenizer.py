@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import itertools
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,13 @@ import pydantic
 import pytest
 import sentencepiece
 import tokenizers
+import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import normalizers, pre_tokenizers
 
 from operators.document import DROP, identity
+from operators.tokens.backends import CHECKED_SHARE, GPT2_SPLIT, LLAMA3_SPLIT, O200K_SPLIT, Fast, HuggingFace
 from operators.tokens.tokenizer import Fitted, Tokenizer, _source
 
 CORPUS = [
@@ -220,6 +224,8 @@ def test_large_vocabulary_takes_four_bytes(tmp_path: Path) -> None:
         ({"name": "hf:{hf}", "eos": "e"}, "encodes the text 'e' as the token"),
         ({"name": "hf:{hf}", "bos": True}, "bos: .* has no token"),
         ({"name": "hf:{hf}", "vocab": 999}, "only train:bpe has a choice"),
+        ({"name": "hf:{hf}", "engine": "fastokens"}, "'auto' or 'tokenizers'"),
+        ({"name": "sentencepiece:{sentencepiece}", "engine": "tokenizers"}, "hf files have a choice"),
     ],
 )
 def test_bad_parameters_are_named(fields: dict[str, Any], message: str, files: dict[str, Path]) -> None:
@@ -273,3 +279,114 @@ def test_empty_table(trained: Tokenizer) -> None:
     assert set(done.column_names) == {"id", "text", "input_ids", "tokens", *DROP.names} - {"duplicate_of"}
     assert done["tokens"].type == pa.int64()
     assert np.array_equal(done["tokens"].to_numpy(), [])
+
+
+def split_by(pattern: str) -> Any:
+    """The pre-tokenizer of byte-level files whose text is split by `pattern`."""
+    if pattern == GPT2_SPLIT:
+        return pre_tokenizers.ByteLevel(add_prefix_space=False)
+    split = pre_tokenizers.Split(tokenizers.Regex(pattern), "isolated")
+    return pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+
+
+@cache
+def both_engines(pattern: str) -> tuple[HuggingFace, HuggingFace]:
+    """(fastokens, tokenizers) with a small vocabulary trained on text that `pattern` split."""
+    trained = tokenizers.Tokenizer(tokenizers.models.BPE(ignore_merges=pattern == LLAMA3_SPLIT))
+    trained.pre_tokenizer = split_by(pattern)
+    trained.decoder = tokenizers.decoders.ByteLevel()
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=700,
+        special_tokens=["<|endoftext|>", "<|pad|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    trained.train_from_iterator(CORPUS, trainer)
+    data = trained.to_str().encode()
+    fast, plain = HuggingFace(data), HuggingFace(data, "tokenizers")
+    assert (fast.engine, plain.engine) == ("fastokens", "tokenizers")
+    return fast, plain
+
+
+def same_ids(fast: HuggingFace, plain: HuggingFace, texts: list[str]) -> bool:
+    ours, theirs = fast.encode(texts), plain.encode(texts)
+    return np.array_equal(ours.lengths, theirs.lengths) and np.array_equal(ours.ids, theirs.ids)
+
+
+any_text = st.text(max_size=30) | st.text(alphabet=" \n\r\t'sSlLdtTaé1२水\u0301\u017f\u180e\u200d🙂<|>", max_size=60)
+split_patterns = pytest.mark.parametrize(
+    "pattern", [GPT2_SPLIT, LLAMA3_SPLIT, O200K_SPLIT], ids=["gpt2", "llama3", "o200k"]
+)
+
+
+@split_patterns
+@settings(max_examples=100, deadline=None)
+@given(texts=st.lists(any_text | st.sampled_from(SPELLINGS + CORPUS), max_size=8))
+def test_both_engines_give_the_same_ids(pattern: str, texts: list[str]) -> None:
+    assert same_ids(*both_engines(pattern), texts)
+
+
+@split_patterns
+def test_both_engines_split_at_every_kind_of_character(pattern: str) -> None:
+    """With a vocabulary in which ids say where a text was split: any byte merges with each of its neighbours here."""
+    byte = {chr(b): "Ġ" if b == 32 else "Ċ" if b == 10 else chr(b) for b in (32, 10, *b"aeE1.'/")}
+    vocab = {c: i for i, c in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    merges = [p for b in list(vocab) for c in byte.values() for p in ((b, c), (c, b))]
+    merges = list(dict.fromkeys(merges))
+    vocab |= {token: len(vocab) + i for i, token in enumerate(dict.fromkeys("".join(pair) for pair in merges))}
+    spec = tokenizers.Tokenizer(tokenizers.models.BPE(vocab=vocab, merges=merges))
+    spec.pre_tokenizer = split_by(pattern)
+    spec.decoder = tokenizers.decoders.ByteLevel()
+    data = spec.to_str().encode()
+    fast, plain = HuggingFace(data), HuggingFace(data, "tokenizers")
+    assert fast.engine == "fastokens"
+    points = [*range(0x2100), *range(0x2100, 0xD800, 211), *range(0xE000, 0x110000, 997)]
+    for frame in ("a{}", "{}a", "1{}", " {}", "{} ", "{}.", "'{}", "a'{}e", "\n{}", "{}\n"):
+        texts = [frame.format(chr(point)) for point in points]
+        assert same_ids(fast, plain, texts), frame
+
+
+def test_an_engine_that_goes_wrong_is_found_out() -> None:
+    """By the bytes of the ids in any document, by the ids themselves in one of CHECKED_SHARE."""
+    fast, other = HuggingFace(trained_bytes()), HuggingFace(trained_bytes(400))
+    assert fast._fast is not None
+    assert other._fast is not None
+    fast._fast._fast = other._fast._fast  # fewer merges: other ids, the same bytes
+    texts = (f"The mill turns {i} times" for i in itertools.count())
+    chosen = next(t for t in texts if xxhash.xxh3_64_intdigest(t.encode()) % CHECKED_SHARE == 0)
+    rest = next(t for t in texts if xxhash.xxh3_64_intdigest(t.encode()) % CHECKED_SHARE)
+    assert fast.encode([rest]).lengths[0] > 0
+    with pytest.raises(ValueError, match=r"differ from token \d+ of a document on, .*engine: tokenizers"):
+        fast.encode([rest, chosen, rest])
+    fast._fast._widths = fast._fast._widths + 1
+    with pytest.raises(ValueError, match="engine: tokenizers"):
+        fast.encode(["", rest])
+
+
+@pytest.mark.parametrize("change", ["normalizer", "digits", "prefix", "added", "alphabet", "wordpiece"])
+def test_files_that_fastokens_is_not_known_to_read_are_left_to_tokenizers(change: str) -> None:
+    spec = tokenizers.Tokenizer.from_str(trained_bytes().decode())
+    if change == "normalizer":
+        spec.normalizer = normalizers.NFC()
+    elif change == "digits":
+        spec.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Digits(), split_by(GPT2_SPLIT)])
+    elif change == "prefix":
+        spec.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    elif change == "added":
+        spec.add_tokens([tokenizers.AddedToken("mill", lstrip=True)])
+    elif change == "alphabet":
+        spec.model = tokenizers.models.BPE(vocab={"a": 0, "b": 1, "ab": 2}, merges=[("a", "b")])
+    else:
+        spec.model = tokenizers.models.WordPiece({"[UNK]": 0, "a": 1}, unk_token="[UNK]")
+    assert Fast.of(spec) is None
+    assert HuggingFace(spec.to_str().encode()).engine == "tokenizers"
+
+
+def test_the_engine_changes_no_output_and_is_named(files: dict[str, Path], trained: Tokenizer) -> None:
+    plain = Tokenizer(name=f"hf:{files['hf']}", engine="tokenizers")
+    docs = table([*CORPUS[:4], None, *SPELLINGS])
+    assert plain(docs).equals(trained(docs))
+    assert (plain.describe()["engine"], list(plain.describe()["versions"])) == ("tokenizers", ["tokenizers"])
+    about = trained.describe()
+    assert (about["engine"], list(about["versions"])) == ("fastokens", ["fastokens", "tokenizers"])
+    assert not any("fastokens" in name.read_text() for name in Path("/proc/self/task").glob("*/comm"))  # no threads
