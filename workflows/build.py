@@ -52,6 +52,7 @@ PACKAGES = (
     "resiliparse",
     "fasttext-community",
     "tokenizers",
+    "fastokens",
 )
 
 
