@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 import numpy as np
+import orjson
 import pyarrow as pa
 from numpy.typing import NDArray
 
@@ -63,18 +64,37 @@ def concatenate(tables: Sequence[pa.Table]) -> pa.Table:
 
 
 def _common(name: str, types: Sequence[pa.DataType]) -> pa.DataType:
-    try:
+    """A type that holds the values of all: wider numbers of one kind, else text. Never one that rounds."""
+    if len(types) == 1:
+        return types[0]
+    signed = all(pa.types.is_signed_integer(t) for t in types)
+    kinds = (pa.types.is_unsigned_integer, pa.types.is_floating, _is_text)
+    if signed or any(all(kind(t) for t in types) for kind in kinds):
         return pa.unify_schemas([pa.schema([(name, t)]) for t in types], promote_options="permissive").field(0).type
-    except (pa.ArrowTypeError, pa.ArrowInvalid):
-        return pa.large_string()
+    return pa.large_string()
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
 def _cast(table: pa.Table, schema: pa.Schema) -> pa.Table:
     columns = [
-        table[field.name].cast(field.type) if field.name in table.column_names else pa.nulls(len(table), field.type)
+        _as_type(table[field.name], field.type)
+        if field.name in table.column_names
+        else pa.nulls(len(table), field.type)
         for field in schema
     ]
     return pa.table(columns, schema=schema)
+
+
+def _as_type(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+    if pa.types.is_nested(column.type) and not pa.types.is_nested(kind):  # as JSONL readers keep nested values
+        values = [None if v is None else orjson.dumps(v, default=str).decode() for v in column.to_pylist()]
+        return pa.chunked_array([pa.array(values, kind)])
+    if pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
+        return pa.chunked_array([pa.array([None if v is None else v.hex() for v in column.to_pylist()], kind)])
+    return column.cast(kind)
 
 
 def write_table(store: Store, key: str, table: pa.Table) -> None:

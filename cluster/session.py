@@ -28,7 +28,7 @@ ENVIRONMENT = {
     "POLARS_MAX_THREADS": "1",
     "RAYON_NUM_THREADS": "1",
 }
-NO_PROGRESS_SECONDS = 1800
+NO_PROGRESS_SECONDS = 24 * 3600  # a unit is one step of progress, and a file that cannot be cut is one unit
 
 
 class SessionError(RuntimeError):

@@ -13,20 +13,23 @@ import pyarrow.parquet as pq
 
 from cluster.storage import Store
 
+FILE_BYTES = 64 << 20  # of tables in memory
+
 Entry = dict[str, Any]
 """A file as a manifest names it: {path, rows, bytes, sha256, over}. `over` is the entry of the file whose rows this
 one selects by its column `row`, adding columns: verdicts and ranks are written without copying the text."""
 
 
 class TableWriter:
-    """Writes tables to `<prefix>/<number>.parquet`; a new file starts where the schema changes. Use as a context."""
+    """Writes tables to `<prefix>/<number>.parquet`. A new file starts where the schema changes, unless columns are only
+    missing, and after FILE_BYTES: later stages take a file whole. Use as a context."""
 
     def __init__(self, store: Store, prefix: str, number: int, over: Entry | None = None) -> None:
         self.entries: list[Entry] = []
         self._store, self._prefix, self._number, self._over = store, prefix, number, over
         self._stack = ExitStack()
         self._writer: pq.ParquetWriter | None = None
-        self._rows = 0
+        self._rows = self._size = 0
 
     def __enter__(self) -> TableWriter:
         return self
@@ -42,8 +45,10 @@ class TableWriter:
     def write(self, table: pa.Table) -> None:
         if table.num_rows == 0:
             return
-        if self._writer is not None and table.schema != self._writer.schema:
-            self._finish()
+        if self._writer is not None:
+            table = _filled(table, self._writer.schema)
+            if self._size > FILE_BYTES or table.schema != self._writer.schema:
+                self._finish()
         if self._writer is None:
             part = f"-{len(self.entries)}" if self.entries else ""
             self._key = f"{self._prefix}/{self._number:06d}{part}.parquet"
@@ -53,6 +58,7 @@ class TableWriter:
             )
         self._writer.write_table(table)
         self._rows += table.num_rows
+        self._size += table.nbytes
 
     def _finish(self) -> None:
         if self._writer is None:
@@ -63,7 +69,18 @@ class TableWriter:
         entry |= {"sha256": file_sha256(self._path), "over": self._over}
         self._stack.close()
         self.entries.append(entry)
-        self._rows = 0
+        self._rows = self._size = 0
+
+
+def _filled(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The table in that schema where it only lacks columns of it (rows of JSON state different keys), else as it is."""
+    if not all(schema.get_field_index(f.name) >= 0 and schema.field(f.name).type == f.type for f in table.schema):
+        return table
+    columns = [
+        table[field.name] if field.name in table.column_names else pa.nulls(table.num_rows, field.type)
+        for field in schema
+    ]
+    return pa.table(columns, schema=schema)
 
 
 def file_sha256(path: Path) -> str:

@@ -1,6 +1,7 @@
 """Run bounded units of work on Ray, each exactly once as far as anyone can see.
 
-A unit is done when its done-record lies in the store; a rerun skips it. Workers may die and be started again by
+A unit is done when its done-record lies in the store and says that it was made from the same work; a rerun skips
+it. Workers may die and be started again by
 Ray: a unit writes its outputs under names derived from its number, so a second try overwrites the same bytes. A
 unit that was started `MAX_STARTS` times in one run without finishing is given to the task's `isolate`, which may
 find the row to blame; a task without one fails the run, named, instead of killing workers for ever.
@@ -8,6 +9,7 @@ find the row to blame; a task without one fails the run, named, instead of killi
 
 from __future__ import annotations
 
+import hashlib
 import resource
 import secrets
 import time
@@ -44,6 +46,7 @@ class _Runner:
     folder: str
     token: str  # of this run: starts in earlier, interrupted runs do not count
     task: Task
+    basis: str
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         number = int(batch["number"][0].as_py())
@@ -53,6 +56,7 @@ class _Runner:
         except Exception as error:  # noqa: BLE001  the driver raises it; Ray would wrap it beyond recognition
             failure = [f"{type(error).__name__}: {error}", traceback.format_exc()]
             return pa.table({"number": [number], "record": [b""], "failure": [orjson.dumps(failure)]})
+        record["made_from"] = made_from(self.basis, batch["work"][0].as_py())
         record["seconds"] = round(time.perf_counter() - began[0], 4)
         record["cpu_seconds"] = round(time.process_time() - began[1], 4)
         line = orjson.dumps(record)
@@ -85,6 +89,11 @@ def peak_rss_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
+def made_from(basis: str, work: bytes) -> str:
+    """Names what a unit's outputs were made from: its work, and what the work only refers to."""
+    return hashlib.sha256(basis.encode() + b"\0" + work).hexdigest()[:16]
+
+
 def done_key(folder: str, number: int) -> str:
     return f"{folder}/_done/{number:06d}.json"
 
@@ -96,19 +105,24 @@ def run_units(
     task: Task,
     label: str,
     on_done: Callable[[Record], None] = lambda _: None,
+    basis: str = "",
 ) -> list[Record]:
     """Do `works` (JSON-able, one a unit) with `task`; the records in unit order. `label` names it in Ray's dashboard.
 
-    `on_done` is called with each record as it comes, those of an earlier run first. Raises UnitFailed.
+    `basis` identifies what the works refer to without containing it. Records of other work or another basis, left
+    by a run over other units, do not count. `on_done` is called with each record as it comes, those of an earlier run
+    first. Raises UnitFailed.
     """
     records: dict[int, Record] = {}
     for key in store.list(f"{folder}/_done"):
         number = int(key.rsplit("/", 1)[1].removesuffix(".json"))
-        records[number] = orjson.loads(store.read(key))
-        on_done(records[number])
+        record = orjson.loads(store.read(key))
+        if number < len(works) and record["made_from"] == made_from(basis, orjson.dumps(works[number])):
+            records[number] = record
+            on_done(record)
     missing = [n for n in range(len(works)) if n not in records]
     if missing:
-        runner = _Runner(store, folder, secrets.token_hex(4), task)
+        runner = _Runner(store, folder, secrets.token_hex(4), task, basis)
         for number, record in _on_ray(missing, works, runner, label):
             records[number] = record
             on_done(record)
@@ -117,6 +131,7 @@ def run_units(
 
 def _on_ray(missing: list[int], works: Sequence[Any], runner: _Runner, label: str) -> Any:
     import ray.data
+    from ray.data.exceptions import ExecutionTimeoutError
     from ray.exceptions import RayError
 
     def unit(batch: pa.Table) -> pa.Table:
@@ -135,5 +150,5 @@ def _on_ray(missing: list[int], works: Sequence[Any], runner: _Runner, label: st
                 failed.add_note(told)
                 raise failed
             yield int(row["number"]), orjson.loads(row["record"])
-    except RayError as error:
+    except (RayError, ExecutionTimeoutError) as error:
         raise UnitFailed(f"{label}: {type(error).__name__}: {error}") from error

@@ -22,6 +22,13 @@ def blocks(page: str) -> dict[str, str]:
     return dict(re.findall(r"```\w+ file=(\S+)\n(.*?)```", text, re.S))
 
 
+def test_the_worked_examples_files_are_named_where_they_are_shown_and_lie_side_by_side() -> None:
+    page = (ROOT / "docs/adding-an-operator.md").read_text("utf-8")
+    titles = re.findall(r"^## \d\. .*: `(\S+)`$", page, re.M)
+    assert titles == list(blocks("docs/adding-an-operator.md"))
+    assert not [name for name in titles if "/" in name]
+
+
 @pytest.fixture
 def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name, code in blocks("docs/adding-an-operator.md").items():

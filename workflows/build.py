@@ -20,7 +20,7 @@ from cluster.storage import InputObject, StorageError, Store, list_inputs, open_
 from operators.document import SCHEMA
 from operators.limit import Limit
 from operators.read.span import ReadError, format_of
-from workflows.explain import dropped_samples
+from workflows.explain import dropped_samples, quarantine_samples
 from workflows.global_stage import run_global_stage
 from workflows.map_stage import check_inputs, input_columns, run_map_stage
 from workflows.recipe import ParameterError, Params, Recipe, RecipeError, load_recipe, load_workflow
@@ -31,7 +31,10 @@ from workflows.stage import (
     Progress,
     Stage,
     TokenStage,
+    basis_of,
     check_drop_share,
+    check_upstream,
+    discard,
     fingerprint,
     folder_of,
     load_manifest,
@@ -86,9 +89,8 @@ def prepare(
         params.check_all_used()
     except ParameterError as error:
         raise located(("params", *error.path), str(error)) from error
-    names = [one.name for one in stage.chain()]
-    if doubled := [name for name in names if names.count(name) > 1]:
-        raise RecipeError(f"workflow {recipe.workflow}: two stages are named {doubled[0]!r}")
+    except (TypeError, AttributeError, ValueError) as error:
+        raise RecipeError(f"workflow {recipe.workflow}: {type(error).__name__}: {error}") from error
     try:
         store = open_store(recipe.output)
     except StorageError as error:
@@ -96,11 +98,13 @@ def prepare(
     inputs, ignored = snapshot(recipe)
     if limit is not None:
         stage = _sampled(stage, limit)
+    names = [one.name for one in stage.chain()]
+    if doubled := [name for name in names if names.count(name) > 1]:
+        raise RecipeError(f"workflow {recipe.workflow}: two stages are named {doubled[0]!r}")
     if until is not None:
         stage = _stage_named(stage, until)
     job = Job(store, recipe, inputs, progress or Progress())
-    if recipe.on_bad_file == "fail":
-        check_inputs(job)
+    check_inputs(job)
     _check_columns(stage, job)
     if isinstance(stage, TokenStage) and not stage.steps and set(recipe.shards.formats) != {"parquet"}:
         raise located(("shards", "formats"), f"without a tokenizer only parquet, got {recipe.shards.formats}")
@@ -113,14 +117,16 @@ def snapshot(recipe: Recipe) -> tuple[tuple[dict[str, Any], ...], tuple[str, ...
     ignored: list[str] = []
     places: dict[tuple[str | None, str], str] = {}
     output = Path(recipe.output).resolve()
+    own = False
     for number, given in enumerate(recipe.inputs):
         try:
             listed: list[InputObject] = list_inputs(given.path)
         except OSError as error:
             raise RecipeError(f"inputs.{number}: {error}") from error
         for item in listed:
-            if Path(item.url).is_relative_to(output):
-                continue  # our own files, where the output lies in a folder of inputs
+            if Path(item.url).resolve().is_relative_to(output):
+                own = True  # our own files, where the output lies in a folder of inputs
+                continue
             if item.url in found:
                 if found[item.url]["source"] != given.source:
                     raise RecipeError(f"inputs.{number}: {item.url} is among the inputs already, with another source")
@@ -141,6 +147,8 @@ def snapshot(recipe: Recipe) -> tuple[tuple[dict[str, Any], ...], tuple[str, ...
                 )
             carried = {"source": given.source, "priority": given.priority, "weight": given.weight}
             found[item.url] = dataclasses.asdict(item) | carried | {"format": kind}
+    if not found and own:
+        raise RecipeError(f"inputs: all that is there lies in the output {recipe.output}")
     if not found:
         raise RecipeError(f"inputs: none of {len(ignored)} files is of a kind that can be read")
     return tuple(sorted(found.values(), key=lambda item: (item["rel"], item["url"]))), tuple(ignored)
@@ -174,6 +182,10 @@ def _sampled(stage: Stage, limit: int) -> Stage:
 
 def _check_columns(stage: Stage, job: Job) -> None:
     """Every column an operator needs must come from the schema, an operator before it, or the input itself."""
+    pages = next((item for item in job.inputs if item["format"] in ("warc", "html")), None)
+    needed = {column for one in stage.chain() for step in one.steps for column in step.operator.needs}
+    if pages is not None and "payload" not in needed:
+        raise RecipeError(f"inputs: {pages['url']} holds pages, and no operator extracts their text (use extract)")
     known = {*SCHEMA.names, "chars"}
     from_input: set[str] | None = None
     for one in stage.chain():
@@ -194,9 +206,12 @@ def plan(prepared: Prepared) -> dict[str, Any]:
     """What a build would do: per stage whether it is cached, and what changed since the committed build if not."""
     job = prepared.job
     before = {s["name"]: s for s in _committed_stages(job.store)}
+    above: Manifest | None = None
+    reached = True
     stages = []
     for stage in prepared.stage.chain():
-        cached = load_manifest(job.store, folder_of(stage, job)) is not None
+        above = load_manifest(job.store, folder_of(stage, job), basis_of(above)) if reached else None
+        reached = cached = above is not None
         line = {"name": stage.name, "fingerprint": fingerprint(stage, job), "cached": cached}
         line["operators"] = [step.name for step in stage.steps]
         line["changed"] = [] if cached else _changes(stage, job, before.get(stage.name))
@@ -211,7 +226,7 @@ def plan(prepared: Prepared) -> dict[str, Any]:
 
 def _committed_stages(store: Store) -> list[Manifest]:
     entry = commit.head(store)
-    return load_build(store, entry.build)["stages"] if entry else []
+    return newest_build(store)["stages"] if entry else []
 
 
 def _changes(stage: Stage, job: Job, before: Manifest | None) -> list[str]:
@@ -280,8 +295,15 @@ def _save(store: Store, manifest: Manifest) -> tuple[Manifest, str]:
         if _files(before) == _files(manifest):
             return before, hashlib.sha256(store.read(key)).hexdigest()
     data = orjson.dumps(manifest, option=orjson.OPT_INDENT_2)
+    digest = hashlib.sha256(data).hexdigest()
+    store.write(manifest_key(manifest["build_id"], digest), data)  # what a commit will name, never written again
     store.write(key, data)
-    return manifest, hashlib.sha256(data).hexdigest()
+    return manifest, digest
+
+
+def manifest_key(build: str, digest: str) -> str:
+    """Where the manifest with that sha256 lies; `manifest.json` beside it is the newest one."""
+    return f"builds/{build}/manifest-{digest[:12]}.json"
 
 
 def _files(manifest: Manifest) -> list[Any]:
@@ -292,22 +314,21 @@ def run_stages(stage: Stage, job: Job, force: str | None = None) -> list[Manifes
     """Run each stage that has no manifest, from the top; with `force` that stage and those below again."""
     manifests: list[Manifest] = []
     if force is not None:
+        names = [one.name for one in stage.chain()]
         _stage_named(stage, force)
-    forced = False
+        for one in reversed(stage.chain()[names.index(force) :]):  # from below: never a stage without the one it needs
+            discard(job.store, folder_of(one, job))
     upstream: Manifest | None = None
     for one in stage.chain():
         folder = folder_of(one, job)
-        forced = forced or one.name == force
-        if forced:
-            for key in list(job.store.list(folder)):
-                job.store.delete(key)
-        manifest = load_manifest(job.store, folder)
+        manifest = load_manifest(job.store, folder, basis_of(upstream))
         cached = manifest is not None
         if manifest is None:
             manifest = _run(one, job, upstream)
-            check_drop_share(one, manifest)
+            check_upstream(manifest, upstream)
             save_manifest(job.store, folder, manifest)
-            sweep(job.store, folder)
+        check_drop_share(one, manifest)
+        sweep(job.store, folder)
         job.progress.finished(manifest, cached)
         manifests.append(manifest | {"cached": cached})
         upstream = manifest
@@ -398,7 +419,8 @@ def newest_build(store: Store) -> Manifest:
     """The manifest of the committed build, else of the newest one that was refused."""
     entry = commit.head(store)
     if entry is not None:
-        return load_build(store, entry.build)
+        committed: Manifest = orjson.loads(store.read(manifest_key(entry.build, entry.manifest_sha256)))
+        return committed
     found = [
         orjson.loads(store.read(k)) for k in store.list("builds") if k.count("/") == 2 and k.endswith("manifest.json")
     ]
@@ -413,5 +435,6 @@ def write_report(store: Store, manifest: Manifest) -> str:
     entry = commit.head(store)
     visible = entry is not None and manifest["build_id"] in entry.visible
     told = manifest | {"committed": visible, "log_number": entry.number if entry and visible else None}
-    store.write(key, render(told, dropped_samples(store, manifest)).encode("utf-8"))
+    page = render(told, dropped_samples(store, manifest), quarantine_samples(store, manifest))
+    store.write(key, page.encode("utf-8"))
     return key

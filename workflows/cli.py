@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import orjson
 import typer
 from rich.console import Console
 from rich.markup import escape
+
+if TYPE_CHECKING:
+    from cluster.storage import Store
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 out = Console(highlight=False, soft_wrap=True)
@@ -26,6 +30,7 @@ Out = Annotated[str, typer.Argument(metavar="OUT", help="the recipe's output: a 
 Json = Annotated[bool, typer.Option("--json", help="one JSON object on standard output")]
 BuildName = Annotated[str | None, typer.Option("--build", help="a build id; default: the committed build")]
 INIT_WORKFLOWS = ("text",)
+TOP_REASONS = 3  # of dropped documents, told after a build
 
 
 def main() -> None:
@@ -55,9 +60,6 @@ def _exit_codes() -> Any:
             err.print(escape(note), style="dim")
         err.print(f"[bold red]error:[/] {escape(str(error))}")
         raise SystemExit(code) from None
-    except KeyboardInterrupt:
-        err.print("interrupted; run the same command again to go on")
-        raise SystemExit(130) from None
 
 
 @app.command()
@@ -77,8 +79,9 @@ def validate(recipe: RecipeFile) -> None:
     from workflows.build import prepare
 
     prepared = prepare(recipe)
+    _tell_ignored(prepared.ignored)
     files, size = len(prepared.job.inputs), sum(item["size"] for item in prepared.job.inputs)
-    out.print(f"{escape(str(recipe))}: good; {files} input files, {_bytes(size)}")
+    out.print(f"{escape(str(recipe))}: good; {_input_files(files)}, {_bytes(size)}")
 
 
 @app.command()
@@ -103,20 +106,23 @@ def plan(
     if json:
         return _print_json(planned)
     inputs = planned["inputs"]
-    out.print(f"{inputs['files']} input files, {_bytes(inputs['bytes'])}, build {planned['build_id']}")
+    out.print(f"{_input_files(inputs['files'])}, {_bytes(inputs['bytes'])}, build {planned['build_id']}")
     _tell_ignored(planned["ignored"])
     for stage in planned["stages"]:
         state = "[green]cached[/]" if stage["cached"] else "[yellow]would run[/]"
         why = f"  ({escape('; '.join(stage['changed']))})" if stage["changed"] else ""
         out.print(f"  {stage['name']:<8} {stage['fingerprint']}  {state}{why}")
-        out.print(f"           {escape(' → '.join(stage['operators']))}")
+        if stage["operators"]:
+            out.print(f"           {escape(' → '.join(stage['operators']))}")
     return None
 
 
 @app.command()
 def build(
     recipe: RecipeFile,
-    limit: Annotated[int | None, typer.Option(min=1, help="try on this many documents; never committed")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="try on this many documents, after reading all input; never committed")
+    ] = None,
     until: Annotated[
         str | None, typer.Option(help="stop after this stage; only a build of all stages is committed")
     ] = None,
@@ -125,22 +131,32 @@ def build(
     dashboard: Annotated[bool, typer.Option(help="start the Ray dashboard with an embedded Ray")] = False,
     json: Json = False,
 ) -> None:
-    """Build the corpus: run what is not done yet, then commit. A second run goes on where the first one ended."""
+    """Build the corpus: run what is not done yet, then commit. A second run goes on where the first one ended.
+
+    Paths in the recipe are relative to the directory the command runs in.
+    """
     from cluster.session import session
     from workflows.build import build as run_build
     from workflows.build import check_output, prepare
+    from workflows.build import plan as make_plan
     from workflows.progress import console_progress
 
-    with _stdout_is_stderr(), console_progress(err) as progress:
-        prepared = prepare(recipe, limit=limit, until=until, progress=progress)
-        _tell_ignored(prepared.ignored)
-        check_output(prepared.store)
-        progress.started("starting Ray", "", 1)
-        with session(address, prepared.recipe.workers.cpus, dashboard):
-            result = run_build(prepared, force=force, publish=limit is None)
+    try:
+        with _stdout_is_stderr(), console_progress(err) as progress:
+            prepared = prepare(recipe, limit=limit, until=until, progress=progress)
+            _tell_ignored(prepared.ignored)
+            check_output(prepared.store)
+            done = force is None and all(stage["cached"] for stage in make_plan(prepared)["stages"])
+            if not done:
+                progress.started("starting Ray", "", 1)
+            with nullcontext() if done else session(address, prepared.recipe.workers.cpus, dashboard):
+                result = run_build(prepared, force=force, publish=limit is None)
+    except KeyboardInterrupt:
+        err.print("interrupted; run the same command again to go on")
+        raise typer.Exit(130) from None
     if json:
         return _print_json(result)
-    return _print_result(result, prepared.store.url)
+    return _print_result(result, prepared.store)
 
 
 @contextmanager
@@ -158,23 +174,30 @@ def _stdout_is_stderr() -> Iterator[None]:
         os.close(saved)
 
 
-def _print_result(result: dict[str, Any], url: str) -> None:
+def _print_result(result: dict[str, Any], store: Store) -> None:
     last = result["stages"][-1]
-    dropped = sum(sum(stage["dropped"].values()) for stage in result["stages"])
+    reasons = sum((Counter(stage["dropped"]) for stage in result["stages"]), Counter[str]())
+    dropped = reasons.total()
     quarantined = sum(stage["quarantined"] for stage in result["stages"])
     counts = f"kept={last['kept']} dropped={dropped} quarantined={quarantined}"
     if result["tokens"] is not None:
         counts += f" tokens={result['tokens']} shards={len(result['shards'])}"
     out.print(f"Done. {counts}")
-    build = f"{url}/builds/{result['build_id']}"
+    if dropped:
+        most = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
+        more = ", …" if len(most) > TOP_REASONS else ""
+        out.print(f"most dropped: {escape(', '.join(f'{reason} {n}' for reason, n in most[:TOP_REASONS]))}{more}")
     if result["committed"]:
         out.print(f"committed as entry {result['log_number']}: build {result['build_id']}")
     elif result["log_number"] is not None:
         out.print(f"nothing new: build {result['build_id']} is entry {result['log_number']} already")
     else:
         out.print("not committed")
+    build = f"builds/{result['build_id']}"
+    if store.exists(f"{build}/report.html"):
+        out.print(f"report: {escape(store.url)}/{build}/report.html", soft_wrap=True)
     if result["shards"]:
-        out.print(f"report: {escape(build)}/report.html\nshards: {escape(build)}/shards", soft_wrap=True)
+        out.print(f"shards: {escape(store.url)}/{build}/shards", soft_wrap=True)
 
 
 @app.command()
@@ -199,12 +222,21 @@ def why(
     store, manifest = _opened(output, build)
     answer = explain(store, manifest, doc_id)
     if json:
-        return _print_json(answer)
+        _print_json(answer)
+    else:
+        _print_fate(store, manifest, answer)
+    if answer["fate"] == "unknown":
+        raise typer.Exit(1)
+
+
+def _print_fate(store: Store, manifest: dict[str, Any], answer: dict[str, Any]) -> None:
+    """Where the document went, and below it where the one went that it duplicates, down to the last of them."""
+    from workflows.explain import why as explain
+
     out.print(escape(_sentence(answer)))
     while answer["duplicate_of"] and answer["duplicate_of"] != answer["id"]:
         answer = explain(store, manifest, answer["duplicate_of"])
         out.print(escape("  " + _sentence(answer)))
-    return None
 
 
 def _sentence(a: dict[str, Any]) -> str:
@@ -214,11 +246,14 @@ def _sentence(a: dict[str, Any]) -> str:
         detail = f" ({a['detail']})" if a["detail"] else ""
         return f"{a['id']}: quarantined in stage {a['stage']}: {a['reason']}{detail}, {a['file']} at {a['offset']}"
     if a["fate"] == "dropped":
+        dropped = f"{a['id']}: dropped in stage {a['stage']} by {a['operator']}: {a['reason']}"
+        if (a["operator"], a["reason"]) == ("language", "not_kept"):
+            return f"{dropped}, language is {a['detail']} ({a['value']:.3f})"
         value = "" if a["value"] is None else f", value {a['value']:g}"
         bound = "" if a["threshold"] is None else f", threshold {a['threshold']:g}"
         detail = f", {a['detail']}" if a["detail"] else ""
         twin = f", duplicate of {a['duplicate_of']}" if a["duplicate_of"] else ""
-        return f"{a['id']}: dropped in stage {a['stage']} by {a['operator']}: {a['reason']}{value}{bound}{detail}{twin}"
+        return f"{dropped}{value}{bound}{detail}{twin}"
     return f"{a['id']}: unknown: no document of this build has that id"
 
 
@@ -268,7 +303,7 @@ def doctor(output: Annotated[str | None, typer.Argument(help="also try to write 
         raise typer.Exit(1)
 
 
-def _opened(output: str, build: str | None) -> tuple[Any, dict[str, Any]]:
+def _opened(output: str, build: str | None) -> tuple[Store, dict[str, Any]]:
     from cluster.storage import open_store
     from workflows.build import load_build, newest_build
 
@@ -280,6 +315,10 @@ def _tell_ignored(ignored: Any) -> None:
     if ignored:
         more = f" and {len(ignored) - 1} more" if len(ignored) > 1 else ""
         err.print(f"passed over, no reader knows their kind: {escape(ignored[0])}{more}")
+
+
+def _input_files(n: int) -> str:
+    return "1 input file" if n == 1 else f"{n} input files"
 
 
 def _print_json(value: Any) -> None:

@@ -37,7 +37,9 @@ def why(store: Store, manifest: Manifest, doc_id: str) -> dict[str, Any]:
         for row in _rows(store, stage["files"]["quarantined"], doc_id):
             told = {"reason": row["reason"], "detail": row["detail"], "file": row["file"], "offset": row["offset"]}
             return answer | {"fate": "quarantined", "stage": stage["name"]} | told
-        for row in _rows(store, stage["files"]["dropped"], doc_id):
+        rows = list(_rows(store, stage["files"]["dropped"], doc_id))
+        # Of rows with the same id, the copies went first: the last verdict is the one on the row that stood for them.
+        for row in [r for r in rows if r["duplicate_of"] != doc_id][-1:] or rows[:1]:
             operator, _, reason = row["drop_reason"].partition("/")
             told = {"operator": operator, "reason": reason, "value": row["drop_value"]}
             told |= {"threshold": row["drop_threshold"], "detail": row["drop_detail"]}
@@ -68,11 +70,28 @@ def dropped_samples(store: Store, manifest: Manifest) -> dict[str, list[dict[str
         for entry in stage["files"]["dropped"]:
             table = read_entry(store, entry)
             for reason in pc.unique(table["drop_reason"]).to_pylist():
-                rows = table.filter(pc.equal(table["drop_reason"], reason)).slice(0, SAMPLES)
+                rows = table.filter(pc.equal(table["drop_reason"], reason))
+                lots = [_lot(doc_id) for doc_id in rows["id"].to_pylist()]
+                chosen = sorted(range(len(lots)), key=lots.__getitem__)[:SAMPLES]
                 found = samples.setdefault(reason, [])
-                found += [_sample(row) for row in rows.to_pylist()]
-    for reason, rows in samples.items():
-        samples[reason] = sorted(rows, key=lambda row: hashlib.sha256(row["id"].encode()).digest())[:SAMPLES]
+                found += [_sample(row) for row in rows.take(chosen).to_pylist()]
+    for reason, found in samples.items():
+        samples[reason] = sorted(found, key=lambda row: _lot(row["id"]))[:SAMPLES]
+    return dict(sorted(samples.items()))
+
+
+def _lot(doc_id: str) -> bytes:
+    return hashlib.sha256(doc_id.encode()).digest()
+
+
+def quarantine_samples(store: Store, manifest: Manifest) -> dict[str, list[dict[str, Any]]]:
+    """Up to 20 quarantined spans a reason, in the order of the files."""
+    samples: dict[str, list[dict[str, Any]]] = {}
+    for stage in manifest["stages"]:
+        for entry in stage["files"]["quarantined"]:
+            for row in read_entry(store, entry).to_pylist():
+                if len(found := samples.setdefault(row["reason"], [])) < SAMPLES:
+                    found.append(row)
     return dict(sorted(samples.items()))
 
 
@@ -89,12 +108,13 @@ def verify(store: Store) -> Iterator[tuple[str, str | None]]:
         yield "log", "no build is committed here"
         return
     for name in entry.visible:
-        key = f"builds/{name}/manifest.json"
+        committed = name == entry.build
+        key = f"builds/{name}/manifest{'-' + entry.manifest_sha256[:12] if committed else ''}.json"
         if not store.exists(key):
             yield key, "missing"
             continue
         raw = store.read(key)
-        if name == entry.build:
+        if committed:
             same = hashlib.sha256(raw).hexdigest() == entry.manifest_sha256
             yield f"{key} against the log", None if same else "its sha256 is not the one that was committed"
         yield from _verify_build(store, orjson.loads(raw))
@@ -121,6 +141,10 @@ def _verify_build(store: Store, manifest: Manifest) -> Iterator[tuple[str, str |
             yield f"stage {stage['name']}: {fate} rows in files", wrong
     for shard in manifest["shards"]:
         yield shard["path"], _verify_shard(store, shard)
+    if manifest["tokenizer"] and store.exists(f"artefacts/{manifest['tokenizer']['sha256']}"):
+        sha256 = manifest["tokenizer"]["sha256"]
+        same = hashlib.sha256(store.read(f"artefacts/{sha256}")).hexdigest() == sha256
+        yield f"artefacts/{sha256}", None if same else "its sha256 is not its name"
     for kind in sorted({shard["format"] for shard in manifest["shards"]}):
         shards = [shard for shard in manifest["shards"] if shard["format"] == kind]
         wrong_totals = [

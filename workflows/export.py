@@ -8,11 +8,11 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from cluster.shards import TEXT_FORMAT
 from cluster.storage import Store
+from workflows.profile import OTHER
 from workflows.recipe import RecipeError
-from workflows.stage import Manifest
-
-TEXT_FORMAT = "parquet"
+from workflows.stage import Manifest, add_counts
 
 
 def export_hf(store: Store, manifest: Manifest, destination: Path) -> list[Path]:
@@ -47,9 +47,7 @@ def dataset_card(manifest: Manifest, splits: dict[str, dict[str, int]]) -> str:
         lstrip_blocks=True,
         autoescape=False,
     )
-    dropped: dict[str, int] = {}
-    for stage in manifest["stages"]:
-        dropped |= stage["dropped"]
+    dropped = add_counts(stage["dropped"] for stage in manifest["stages"])
     languages: dict[str, Any] = next(
         (
             s["profile"]["kept"]["languages"]
@@ -58,6 +56,7 @@ def dataset_card(manifest: Manifest, splits: dict[str, dict[str, int]]) -> str:
         ),
         {},
     )
+    languages = {name: n for name, n in languages.items() if name != OTHER}
     return environment.get_template("dataset_card.md.j2").render(
         manifest=manifest, splits=splits, dropped=dropped, languages=languages
     )

@@ -23,10 +23,10 @@ from cluster.tables import Entry, TableWriter, read_entry
 from cluster.units import Record, Task, peak_rss_bytes, run_units
 from operators.apply import Step
 from operators.document import with_columns
-from operators.phases import DOCUMENTS, VERDICT, GlobalOperator, Phase, partition_of
+from operators.phases import DOCUMENTS, VERDICT, GlobalOperator, Phase, partition_of, with_doc
 from workflows import profile
 from workflows.map_stage import EXPLAINING, explained
-from workflows.stage import Job, Manifest, Stage, characters, folder_of, summarise
+from workflows.stage import Job, Manifest, Stage, basis_of, characters, folder_of, summarise
 
 PROFILED = ("id", "chars", "source", "language", "language_score")
 
@@ -47,13 +47,14 @@ def run_global_stage(stage: Stage, job: Job, upstream: Manifest) -> Manifest:
     verdicts: tuple[Routed, ...] = ()
     passes: list[Record] = []
     for step in stage.steps if files else ():
-        routed, records = _run_operator(stage, job, step, files, upstream["kept"], verdicts)
+        routed, records = _run_operator(stage, job, step, upstream, verdicts)
         passes += records
         verdicts = (*verdicts, routed)
     job.progress.started(stage.name, "verdicts", len(files))
     task = ApplyTask(job.store, folder, verdicts, job.recipe.dropped_text)
-    records = run_units(job.store, folder, files, task, f"{stage.name}[verdicts]", job.progress.unit)
-    manifest = summarise(stage, job, records, time.perf_counter() - started)
+    label = f"{stage.name}[verdicts]"
+    records = run_units(job.store, folder, files, task, label, job.progress.unit, basis_of(upstream))
+    manifest = summarise(stage, job, upstream, records, time.perf_counter() - started)
     manifest["cpu_seconds"] = round(manifest["cpu_seconds"] + sum(r["cpu_seconds"] for r in passes), 3)
     manifest["peak_rss_bytes"] = max([manifest["peak_rss_bytes"], *(r["peak_rss_bytes"] for r in passes)])
     for operator in manifest["operators"]:
@@ -62,19 +63,21 @@ def run_global_stage(stage: Stage, job: Job, upstream: Manifest) -> Manifest:
 
 
 def _run_operator(
-    stage: Stage, job: Job, step: Step, files: list[Entry], rows: int, verdicts: tuple[Routed, ...]
+    stage: Stage, job: Job, step: Step, upstream: Manifest, verdicts: tuple[Routed, ...]
 ) -> tuple[Routed, list[Record]]:
     """Run the phases of one operator, then route its verdicts to the files."""
     operator: GlobalOperator = step.operator
     base = f"{folder_of(stage, job)}/exchange/{step.name}"
+    files, rows, basis = upstream["files"]["kept"], upstream["kept"], basis_of(upstream)
     outputs: dict[str, list[Any]] = {DOCUMENTS: files}
     records: list[Record] = []
 
     def run(where: str, works: Sequence[Any], task: Task) -> list[str]:
         name = f"{step.name}/{where}"
         job.progress.started(stage.name, name, len(works))
-        for record in run_units(job.store, f"{base}/{where}", works, task, f"{stage.name}[{name}]", job.progress.unit):
-            records.append(record | {"operator": step.name})
+        label = f"{stage.name}[{name}]"
+        done = run_units(job.store, f"{base}/{where}", works, task, label, job.progress.unit, basis)
+        records.extend(record | {"operator": step.name} for record in done)
         return [f"{base}/{where}/{number:06d}.arrow" for number in range(len(works))]
 
     for phase in operator.phases(rows):
@@ -117,16 +120,11 @@ class PhaseMap:
         """The file's documents that earlier operators of the stage left, with their column `doc`."""
         columns = list(dict.fromkeys(["id", "priority", "chars", *self.operator.needs]))
         docs = read_entry(self.store, work, columns)
-        docs = docs.append_column("doc", pa.array(doc_numbers(number, docs.num_rows)))
+        docs = with_doc(docs, number)
         alive = np.ones(docs.num_rows, bool)
         for _, rows, verdict in own_verdicts(self.store, self.verdicts, number):
             alive[rows[pc.is_valid(verdict["drop_reason"]).to_numpy()]] = False
         return docs.filter(pa.array(alive))
-
-
-def doc_numbers(number: int, rows: int) -> NDArray[np.uint64]:
-    """`doc` of each row of a file: the file's number above, the row's below."""
-    return (np.uint64(number) << np.uint64(32)) + np.arange(rows, dtype=np.uint64)
 
 
 def own_verdicts(store: Store, routed: Sequence[Routed], number: int) -> list[tuple[str, NDArray[np.int64], pa.Table]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,17 +14,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cluster.session import cpus
-from cluster.storage import Store, describe_input, open_input
+from cluster.storage import AlreadyExists, Store, describe_input, open_input
 from cluster.tables import TableWriter, iterate_entry
 from cluster.units import Record, peak_rss_bytes, run_units
 from operators.apply import Applied, Step, apply, characters
 from operators.document import DROP, with_columns
 from operators.read.reader import cut, joined, read
-from operators.read.span import Batch, Fields, ReadError, Span, group
+from operators.read.span import QUARANTINE, Batch, Fields, ReadError, Span, Unreadable, group
 from workflows import profile
 from workflows.isolate import isolated
 from workflows.recipe import RecipeError
-from workflows.stage import Job, Manifest, Stage, StageError, folder_of, summarise
+from workflows.stage import Job, Manifest, Stage, StageError, basis_of, folder_of, summarise
 from workflows.stage import characters as count_characters
 
 EXPLAINING = ("id", "url", "date", "source", "language", "chars")
@@ -44,8 +45,8 @@ def run_map_stage(stage: Stage, job: Job, upstream: Manifest | None) -> Manifest
     task = MapTask(job.store, folder, stage.steps, job.recipe.dropped_text, _fields(job), upstream is None)
     label = f"{stage.name}[{'+'.join(step.name for step in stage.steps)}]"
     job.progress.started(stage.name, "", len(works))
-    records = run_units(job.store, folder, works, task, label, job.progress.unit)
-    return summarise(stage, job, records, time.perf_counter() - started)
+    records = run_units(job.store, folder, works, task, label, job.progress.unit, basis_of(upstream))
+    return summarise(stage, job, upstream, records, time.perf_counter() - started)
 
 
 def _fields(job: Job) -> Fields:
@@ -64,14 +65,22 @@ def plan_reading(stage: Stage, job: Job, folder: str) -> list[Any]:
         task = CutTask(_fields(job), target, job.recipe.on_bad_file)
         records = run_units(job.store, f"{folder}/cut-{target}", chunks, task, f"{stage.name}[plan]")
         if errors := [error for record in records for error in record["errors"]]:
+            for cut_key in list(job.store.list(f"{folder}/cut-{target}")):
+                job.store.delete(cut_key)  # the next run looks again
             more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-            raise RecipeError(f"inputs: {errors[0]}{more}; {SKIPPING}")
+            raise RecipeError(f"inputs: {errors[0]}{more}")
         spans = [Span(**span) for record in records for span in record["spans"]]
-        units = [[asdict(span) for span in unit] for unit in group(spans, target)]
-        versions = {item["url"]: item["version"] for item in job.inputs}
-        job.store.write(key, orjson.dumps({"units": units, "versions": versions}))
-    plan = orjson.loads(job.store.read(key))
-    return [{"spans": unit, "versions": {s["url"]: plan["versions"][s["url"]] for s in unit}} for unit in plan["units"]]
+        units = [[asdict(span) | {"url": None} for span in unit] for unit in group(spans, target)]
+        with contextlib.suppress(AlreadyExists):  # of two builders the first one's plan counts
+            job.store.write(key, orjson.dumps(units), if_absent=True)
+    found = {whole_file(item).rel: item for item in job.inputs}  # files may have moved since, with their folder
+    return [
+        {
+            "spans": [span | {"url": found[span["rel"]]["url"]} for span in unit],
+            "versions": {found[span["rel"]]["url"]: found[span["rel"]]["version"] for span in unit},
+        }
+        for unit in orjson.loads(job.store.read(key))
+    ]
 
 
 def unit_bytes(job: Job) -> int:
@@ -88,8 +97,11 @@ def check_inputs(job: Job) -> None:
         first = next(item for item in job.inputs if item["format"] == kind)
         try:
             cut(whole_file(first), open_input, first["size"], _fields(job))
-        except (ReadError, OSError) as error:
-            raise RecipeError(f"inputs: {first['url']}: {error}; {SKIPPING}") from error
+        except (Unreadable, OSError) as error:
+            if job.recipe.on_bad_file == "fail":
+                raise RecipeError(f"inputs: {first['url']}: {error}; {SKIPPING}") from error
+        except ReadError as error:
+            raise RecipeError(f"inputs: {first['url']}: {error}") from error
 
 
 def input_columns(job: Job) -> set[str]:
@@ -118,11 +130,13 @@ class CutTask:
             whole = whole_file(item)
             try:
                 spans += [asdict(span) for span in cut(whole, open_input, self.target, self.fields)]
-            except (ReadError, OSError) as error:
+            except (Unreadable, OSError) as error:
                 if self.on_bad_file == "skip":
                     spans.append(asdict(whole))  # reading it yields its quarantine row
                 else:
-                    errors.append(f"{item['url']}: {error}")
+                    errors.append(f"{item['url']}: {error}; {SKIPPING}")
+            except ReadError as error:  # a missing column is a mistake in the recipe, not a bad file
+                errors.append(f"{item['url']}: {error}")
         return {"spans": spans, "errors": errors}
 
 
@@ -178,15 +192,15 @@ class MapTask:
         """The unit's documents and what could not be read of it."""
         if not self.reads_inputs:
             for table in iterate_entry(self.store, work):
-                yield Batch(table, pa.table({"reason": pa.array([], pa.string())}))
+                yield Batch(table, QUARANTINE.empty_table())
             return
         yield from joined(self._read(work))
 
     def _read(self, work: Any) -> Iterator[Batch]:
         for span in (Span(**span) for span in work["spans"]):
+            yield from read(span, open_input, self.fields)
             if describe_input(span.url).version != work["versions"][span.url]:
                 raise StageError(f"{span.url} changed after the build was planned; build again to take the new content")
-            yield from read(span, open_input, self.fields)
 
 
 def _finished(docs: pa.Table) -> pa.Table:

@@ -5,13 +5,19 @@ so a stage profiles each unit as it goes and `merge` gives the same profile what
 merge([profile(a), profile(b)]) == profile(a + b). A value that is null or not a number is not counted, so a column
 that is missing and a column of nulls agree, and what is unknown is `documents` less the sum.
 
+Languages and sources are the user's strings and may be as many as the documents. A profile, and a merge of profiles,
+names at most 200 of each: the most frequent, ties by name. The rest add up under "(other)", last, which never competes
+for a place. Up to 200 names in all, every count is exact; beyond that only the totals are, for a name that was
+frequent in some parts has a share of its documents in the "(other)" of the parts where it was rare.
+
 Values that decided a drop have no common scale (a share of lines, a number of words, a perplexity). They are
 counted in sixteenths of their octave, as in an HDR histogram: bounds exact in binary, at most 6.25% wide.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from itertools import zip_longest
 from typing import Any
 
@@ -24,6 +30,8 @@ Profile = dict[str, Any]
 
 SCORE_BINS = 20
 OCTAVE_BINS = 16
+MOST_NAMES = 200
+OTHER = "(other)"
 
 
 def profile(docs: pa.Table) -> Profile:
@@ -41,8 +49,8 @@ def profile(docs: pa.Table) -> Profile:
         "documents": docs.num_rows,
         "characters": int(lengths.sum()),
         "lengths": np.bincount(np.frexp(lengths)[1]).tolist() if len(lengths) else [],
-        "languages": _counts(docs["language"]) if "language" in names else {},
-        "sources": _counts(docs["source"]) if "source" in names else {},
+        "languages": _most_frequent(_counts(docs["language"])) if "language" in names else {},
+        "sources": _most_frequent(_counts(docs["source"])) if "source" in names else {},
         "scores": {name: _score_histogram(docs[name]) for name in sorted(scores)},
     }
 
@@ -74,10 +82,8 @@ def drop_profile(dropped: pa.Table) -> Profile:
 
 def merge(profiles: Iterable[Profile]) -> Profile:
     """The profile of all the tables together. Works for those of `profile` and of `drop_profile`."""
-    total: Profile = {}
-    for one in profiles:
-        total = _add(total, one)
-    return total
+    total: Profile = _sum([{}, *profiles])
+    return total | {key: _most_frequent(total[key]) for key in ("languages", "sources") if key in total}
 
 
 def bin_end(start: float) -> float:
@@ -88,12 +94,24 @@ def bin_end(start: float) -> float:
     return start + float(np.copysign(np.ldexp(0.5 / OCTAVE_BINS, exponent), start))
 
 
-def _add(a: Any, b: Any) -> Any:
-    if isinstance(b, dict):
-        return {k: _add(a[k], b[k]) if k in a and k in b else a.get(k, b.get(k)) for k in sorted(a.keys() | b.keys())}
-    if isinstance(b, list):
-        return [x + y for x, y in zip_longest(a, b, fillvalue=0)]
-    return a + b
+def _sum(parts: Sequence[Any]) -> Any:
+    if isinstance(parts[0], dict):
+        values: dict[str, list[Any]] = defaultdict(list)
+        for part in parts:
+            for key, value in part.items():
+                values[key].append(value)
+        return {key: _sum(values[key]) for key in sorted(values)}
+    if isinstance(parts[0], list):
+        return [sum(column) for column in zip_longest(*parts, fillvalue=0)]
+    return sum(parts)
+
+
+def _most_frequent(counts: dict[str, int]) -> dict[str, int]:
+    """The most frequent names in alphabetical order, then OTHER; a name that is spelled "(other)" counts as OTHER."""
+    named = sorted(counts.keys() - {OTHER}, key=lambda name: (-counts[name], name))
+    kept = {name: counts[name] for name in sorted(named[:MOST_NAMES])}
+    other = sum(counts.values()) - sum(kept.values())
+    return kept | ({OTHER: other} if other else {})
 
 
 def _numbers(column: pa.ChunkedArray) -> NDArray[np.float64]:

@@ -14,45 +14,63 @@ from rich.progress import Progress as Bars
 from cluster.units import Record
 from workflows.stage import Manifest, Progress
 
+FIRST_SECONDS = 2.0  # before the first plain line of a pass: shorter ones have none
 PLAIN_SECONDS = 10.0
+EARLIER_SECONDS = 0.5  # units that come sooner are taken for those of an earlier run
 
 
 class ConsoleProgress(Progress):
-    """Counts rows as units finish; `bars` is live on a terminal, else a line appears every ten seconds."""
+    """Counts rows as units finish; `bars` is live on a terminal, else a line appears after two seconds and then
+    every ten."""
 
     def __init__(self, console: Console, bars: Bars | None) -> None:
         self._console, self._bars = console, bars
-        self._label, self._units, self._done = "", 0, 0
-        self._rows, self._kept, self._began, self._told = 0, 0, time.monotonic(), time.monotonic()
         self._stages = 0
+        self._begin("", 0)
 
     def started(self, stage: str, what: str, units: int) -> None:
-        self._label = f"{stage} {what}".strip()
-        self._units, self._done, self._rows, self._kept = units, 0, 0, 0
-        self._began = time.monotonic()
+        self._begin(f"{stage} {what}".strip(), units)
         if self._bars is not None:
             for task in self._bars.task_ids:
                 self._bars.remove_task(task)
             self._bars.add_task(escape(self._label), total=units, rows="")
 
+    def _begin(self, label: str, units: int) -> None:
+        self._label, self._units = label, units
+        self._done = self._rows = self._kept = self._dropped = self._quarantined = 0
+        self._new_units = self._new_rows = 0  # of this run
+        self._began = time.monotonic()
+        self._tell_at = self._began + FIRST_SECONDS
+
     def unit(self, record: Record) -> None:
+        now = time.monotonic()
         self._done += 1
         self._rows += record.get("rows_in", 0)
         self._kept += record.get("kept", 0)
+        self._dropped += sum(record.get("dropped", {}).values())
+        self._quarantined += record.get("quarantined", 0)
+        if now - self._began > EARLIER_SECONDS:
+            self._new_units += 1
+            self._new_rows += record.get("rows_in", 0)
         if self._bars is not None:
-            self._bars.update(self._bars.task_ids[0], completed=self._done, rows=self._counts())
-        elif time.monotonic() - self._told > PLAIN_SECONDS:
-            self._told = time.monotonic()
-            left = (time.monotonic() - self._began) / self._done * (self._units - self._done)
-            counts = f"{self._done}/{self._units} units  {self._counts()}  eta {left:.0f}s"
-            self._console.print(f"  {escape(self._label)}  {counts}")
+            self._bars.update(self._bars.task_ids[0], completed=self._done, rows=self._counts(now))
+        elif now >= self._tell_at:
+            self._tell_at = now + PLAIN_SECONDS
+            told = [f"{self._label}: {self._done}/{self._units} units", self._counts(now)]
+            if self._new_units >= 2:
+                left = (now - self._began) / self._new_units * (self._units - self._done)
+                told.append(f"eta {left:.0f}s")
+            self._console.print(f"  {escape('  '.join(filter(None, told)))}")
 
-    def _counts(self) -> str:
+    def _counts(self, now: float) -> str:
         if not self._rows:
             return ""
-        rate = self._rows / max(time.monotonic() - self._began, 1e-6)
-        dropped = self._rows - self._kept
-        return f"{self._rows:,} in  {self._kept:,} kept  {dropped:,} dropped  {rate:,.0f} rows/s"
+        told = [f"{self._rows:,} in", f"{self._kept:,} kept", f"{self._dropped:,} dropped"]
+        if self._quarantined:
+            told.append(f"{self._quarantined:,} quarantined")
+        if self._new_rows:
+            told.append(f"{self._new_rows / (now - self._began):,.0f} rows/s")
+        return "  ".join(told)
 
     def finished(self, manifest: Manifest, cached: bool) -> None:
         self._stages += 1

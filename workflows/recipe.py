@@ -5,10 +5,12 @@ from __future__ import annotations
 import difflib
 import importlib
 import importlib.util
+import math
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated, Any, Literal, cast
 
 import orjson
@@ -17,12 +19,23 @@ from pydantic import BaseModel, ConfigDict, Field
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import YAMLError
-from ruamel.yaml.events import AliasEvent, ScalarEvent
+from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent, ScalarEvent
 
 from operators.apply import Step
 
 MAX_RECIPE_BYTES = 1 << 20
-OFF = ("off", False, None)
+MAX_DEPTH = 32  # of lists and mappings in each other
+MAX_SHOWN = 100  # characters of a wrong value
+MISSING = ("missing", "missing_argument", "missing_keyword_only_argument")
+UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
+YAML_NAMES = {  # what users call what pydantic calls arrays, tuples, objects and dictionaries
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "dict_type": "a mapping",
+    "model_type": "a mapping",
+    "dataclass_type": "a mapping",
+}
+Place = tuple[str | int, ...]  # of a value: the keys and list numbers that lead to it
 WORKFLOWS = ("text",)  # each a module of this package with a function of its name
 
 
@@ -124,9 +137,9 @@ class Params:
         name = name or str(operator.name)  # type: ignore[attr-defined]
         self.used[name] = operator
         given = self._values.get(name, default)
-        if given in OFF:
+        if given is False or given == "off":
             return None
-        if given in ("on", True):
+        if given is None or given is True or given == "on":
             given = {}
         if not isinstance(given, dict):
             raise ParameterError((name,), f"expected parameters, `on` or `off`, got {given!r}")
@@ -134,7 +147,7 @@ class Params:
             adapter: pydantic.TypeAdapter[Any] = pydantic.TypeAdapter(operator)
             return Step(name, adapter.validate_json(orjson.dumps({**fields, **given}), strict=True))
         except pydantic.ValidationError as error:
-            raise ParameterError(*_first(error, (name,), fields_of(operator))) from error
+            raise ParameterError.of(_problems(error, (name,), fields_of(operator))) from error
 
     def check_all_used(self) -> None:
         for name in self._values:
@@ -175,9 +188,15 @@ def recipe_schema(workflow: str) -> dict[str, Any]:
 class ParameterError(ValueError):
     """A parameter that does not fit, with its path below `params`."""
 
-    def __init__(self, path: tuple[str | int, ...], message: str) -> None:
+    def __init__(self, path: Place, message: str) -> None:
         super().__init__(message)
         self.path = path
+
+    @classmethod
+    def of(cls, problems: list[tuple[Place, str]]) -> ParameterError:
+        """The first of several, the others told below it, one a line."""
+        (path, message), *others = problems
+        return cls(path, "\n".join([message, *(f"{_dotted(('params', *where))}: {told}" for where, told in others)]))
 
 
 def fields_of(model: type) -> list[str]:
@@ -186,7 +205,7 @@ def fields_of(model: type) -> list[str]:
     return [field.alias or name for name, field in fields.items() if name != "revision"]
 
 
-def load_recipe(path: str | Path) -> tuple[Recipe, Callable[[tuple[str | int, ...], str], RecipeError]]:
+def load_recipe(path: str | Path) -> tuple[Recipe, Callable[[Place, str], RecipeError]]:
     """The recipe in a file, and a function that makes the error for a path in it: file, line, key, message."""
     try:
         text = Path(path).read_text("utf-8")
@@ -194,58 +213,83 @@ def load_recipe(path: str | Path) -> tuple[Recipe, Callable[[tuple[str | int, ..
         raise RecipeError(f"{path}: cannot be read: {error}") from error
     tree = _parse(str(path), text)
 
-    def located(where: tuple[str | int, ...], message: str) -> RecipeError:
+    def located(where: Place, message: str) -> RecipeError:
         return RecipeError(f"{path}:{_line(tree, where)}: {_dotted(where)}: {message}")
 
     try:
-        return Recipe.model_validate_json(orjson.dumps(_plain(tree))), located
+        return Recipe.model_validate_json(orjson.dumps(_plain(tree, (), located))), located
     except pydantic.ValidationError as error:
-        where, message = _first(error, (), fields_of(Recipe))
-        raise located(where, message) from error
+        problems = _problems(error, (), fields_of(Recipe))
+        raise RecipeError("\n".join(str(located(*problem)) for problem in problems)) from error
 
 
 def _parse(path: str, text: str) -> CommentedMap:
     if len(text) > MAX_RECIPE_BYTES:
         raise RecipeError(f"{path}: a recipe of {len(text)} characters; at most {MAX_RECIPE_BYTES} are read")
+    depth = 0
     try:
         for event in YAML().parse(text):
             line = event.start_mark.line + 1 if event.start_mark else 0
+            depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
+            if depth > MAX_DEPTH:
+                raise RecipeError(f"{path}:{line}: lists and mappings more than {MAX_DEPTH} deep")
             if isinstance(event, AliasEvent) or getattr(event, "anchor", None):
                 raise RecipeError(f"{path}:{line}: anchors and aliases are not allowed")
             if not isinstance(event, ScalarEvent) and getattr(event, "tag", None):
                 raise RecipeError(f"{path}:{line}: tags are not allowed: {event.tag}")
             if isinstance(event, ScalarEvent) and event.tag and str(event.tag).startswith(("!", "tag:")):
                 raise RecipeError(f"{path}:{line}: tags are not allowed: {event.tag}")
-        tree = YAML().load(text)
     except YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        at = f":{mark.line + 1}" if mark else ""
-        raise RecipeError(f"{path}{at}: {getattr(error, 'problem', None) or error}") from error
+        raise _unreadable(path, error) from error
+    try:
+        tree = YAML().load(text)
+    except (YAMLError, ValueError, OverflowError) as error:  # numbers and dates that are none
+        raise _unreadable(path, error) from error
     if not isinstance(tree, CommentedMap):
         raise RecipeError(f"{path}: a recipe is a mapping of keys, got {type(tree).__name__}")
     return tree
 
 
-def _plain(node: Any) -> Any:
-    """Plain Python values for ruamel's round-trip ones; dates stay the strings they were written as."""
+def _unreadable(path: str, error: Exception) -> RecipeError:
+    mark = getattr(error, "problem_mark", None)
+    at = f":{mark.line + 1}" if mark else ""
+    return RecipeError(f"{path}{at}: {getattr(error, 'problem', None) or error}")
+
+
+def _plain(node: Any, where: Place, located: Callable[[Place, str], RecipeError]) -> Any:
+    """Plain Python values for ruamel's round-trip ones, refusing those that JSON has no way to write; dates stay the
+    strings they were written as."""
     if isinstance(node, CommentedMap):
-        return {str(key): _plain(value) for key, value in node.items()}
+        return {_text(str(k), (*where, k), located): _plain(v, (*where, k), located) for k, v in node.items()}
     if isinstance(node, CommentedSeq):
-        return [_plain(value) for value in node]
+        return [_plain(value, (*where, number), located) for number, value in enumerate(node)]
     if node is None or isinstance(node, bool):
         return node
-    for kind in (int, float, str):
-        if isinstance(node, kind):
-            return kind(node)
-    return str(node)
+    if isinstance(node, int):
+        if not -(1 << 63) <= node < 1 << 63:
+            raise located(where, "a number of more than 64 bits")
+        return int(node)
+    if isinstance(node, float):
+        if not math.isfinite(node):
+            raise located(where, f"expected a finite number, got {float(node)}")
+        return float(node)
+    return _text(str(node), where, located)
 
 
-def _line(tree: CommentedMap, where: tuple[str | int, ...]) -> int:
+def _text(text: str, where: Place, located: Callable[[Place, str], RecipeError]) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise located(where, f"not Unicode text: {_shown(text)}") from None
+    return text
+
+
+def _line(tree: CommentedMap, where: Place) -> int:
     node: Any = tree
     line = 1
     for key in where:
         if isinstance(node, CommentedMap) and key in node:
-            line = node.lc.key(key)[0] + 1
+            line = node.lc.key(key)[0] + 1 if key in node.lc.data else line  # a merged key has no place of its own
         elif isinstance(node, CommentedSeq) and isinstance(key, int) and key < len(node):
             line = node.lc.item(key)[0] + 1
         else:
@@ -254,23 +298,43 @@ def _line(tree: CommentedMap, where: tuple[str | int, ...]) -> int:
     return int(line)
 
 
-def _dotted(where: tuple[str | int, ...]) -> str:
-    return ".".join(str(key) for key in where)
+def _dotted(where: Place) -> str:
+    return ".".join(str(key).encode(errors="backslashreplace").decode() for key in where)
 
 
-def _first(
-    error: pydantic.ValidationError, prefix: tuple[str | int, ...], allowed: list[str]
-) -> tuple[tuple[str | int, ...], str]:
-    """(path, message) of the first thing wrong; names of union members and functions in pydantic's path left out."""
-    problem = error.errors(include_url=False, include_context=False)[0]
-    where = tuple(p for p in problem["loc"] if isinstance(p, int) or p.isidentifier())
-    if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        last = str(problem["loc"][-1])
-        return prefix + where, _unknown(last, allowed if len(problem["loc"]) == 1 else _siblings(problem["loc"]))
-    return prefix + where, f"{problem['msg']}, got {problem['input']!r}"
+def _problems(error: pydantic.ValidationError, prefix: Place, allowed: list[str]) -> list[tuple[Place, str]]:
+    """(place, message) of everything wrong, once a place; unknown keys first, for they explain the missing ones."""
+    found: dict[Place, str] = {}
+    for problem in sorted(error.errors(include_url=False), key=lambda problem: problem["type"] not in UNKNOWN):
+        *above, last = problem["loc"] or ("",)
+        # names of union members and functions in pydantic's path are no keys
+        where = tuple(p for p in above if isinstance(p, int) or p.isidentifier())
+        if problem["type"] in UNKNOWN:
+            names = _siblings(problem["loc"]) if above else allowed
+            found.setdefault((*prefix, *where, last), _unknown(str(last), names))
+        else:
+            where += (last,) if isinstance(last, int) or last.isidentifier() else ()
+            found.setdefault((*prefix, *where), _message(problem))
+    return list(found.items())
 
 
-def _siblings(loc: tuple[str | int, ...]) -> list[str]:
+def _message(problem: Any) -> str:
+    kind, value = problem["type"], problem["input"]
+    if kind in MISSING:
+        return "required key missing"
+    if kind == "value_error":
+        told = str(problem["ctx"]["error"])
+        return told if isinstance(value, dict | list) else f"{told}, got {_shown(value)}"
+    told = f"Input should be {YAML_NAMES[kind]}" if kind in YAML_NAMES else problem["msg"].replace("Tuple", "List")
+    return f"{told}, got {_shown(value)}"
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"
+
+
+def _siblings(loc: Place) -> list[str]:
     parts = {"inputs": Input, "fields": FieldNames, "shards": Shards, "workers": Workers, "gates": Gates}
     return fields_of(parts[str(loc[0])]) if loc[0] in parts else []
 
@@ -317,8 +381,16 @@ def _ship_by_value(folder: str) -> None:
     """Workers cannot import the user's files: what was imported from their folder travels with the tasks."""
     from ray import cloudpickle
 
+    for module in user_modules(folder):
+        cloudpickle.register_pickle_by_value(module)
+
+
+def user_modules(folder: str | Path) -> list[ModuleType]:
+    """Modules imported from a user's folder: neither installed packages nor our own."""
+    found = []
     for module in list(sys.modules.values()):
         file = getattr(module, "__file__", None)
         own = file is not None and Path(file).is_relative_to(folder) and "site-packages" not in file
         if own and module.__name__.split(".")[0] not in ("operators", "cluster", "workflows"):
-            cloudpickle.register_pickle_by_value(module)
+            found.append(module)
+    return found

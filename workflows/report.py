@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import io
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jinja2
@@ -19,7 +21,7 @@ import numpy as np
 import ruamel.yaml
 from markupsafe import Markup, escape
 
-from workflows.profile import SCORE_BINS, bin_end
+from workflows.profile import OTHER, SCORE_BINS, bin_end
 
 Json = Mapping[str, Any]
 
@@ -27,7 +29,8 @@ LONGEST_STRING = 600
 LONGEST_NAME = 120
 SHARDS_SHOWN = 200
 REASONS_OPEN = 40  # rows of the drop table before the rest is folded away
-SAMPLES_SHOWN = 600  # over all reasons: 20 of each for up to 30 reasons, fewer of each for more
+SAMPLES_EACH = 20
+SAMPLES_SHOWN = 600  # over all reasons: fewer of each when there are more than 30
 NAMES_SHOWN = 20
 SPARK_BINS = 24
 
@@ -61,6 +64,13 @@ class Reason(NamedTuple):
     spread: Spread | None
     samples: Sequence[Json]
     samples_shown: int
+
+
+class Quarantined(NamedTuple):
+    stage: str
+    reason: str
+    rows: int
+    examples: Sequence[Json]
 
 
 class Bin(NamedTuple):
@@ -107,13 +117,19 @@ class Law(NamedTuple):
         return sum(self.came.values()) - sum(self.went.values())
 
 
-def render(manifest: Json, samples: Mapping[str, Sequence[Json]]) -> str:
-    """The report of the build that `manifest` describes; `samples` holds dropped rows by "operator/reason".
+def render(
+    manifest: Json,
+    samples: Mapping[str, Sequence[Json]],
+    quarantined: Mapping[str, Sequence[Json]] = MappingProxyType({}),
+) -> str:
+    """The report of the build that `manifest` describes.
 
-    Parts that are missing or empty are said to be so; an unusual manifest never makes the report fail.
+    `samples` holds dropped rows by "operator/reason", `quarantined` rows of quarantine by reason: id, file, offset and
+    detail. Parts that are missing or empty are said to be so; an unusual manifest never makes the report fail.
     """
     stages: list[Json] = list(manifest.get("stages") or ())
     reasons = _reasons(stages, samples)
+    shards: list[Json] = list(manifest.get("shards") or ())
     return _environment().get_template("report.html.j2").render(
         build=manifest,
         stages=stages,
@@ -125,10 +141,11 @@ def render(manifest: Json, samples: Mapping[str, Sequence[Json]]) -> str:
         has_text=any(row.get("text") is not None for reason in reasons for row in reason.samples),
         charts=[*_lengths(stages), *_scores(stages)],
         names=[*_names(stages, "languages", "Languages"), *_names(stages, "sources", "Sources")],
-        quarantined=list(_quarantined(stages)),
+        quarantined=list(_quarantined(stages, quarantined)),
         work=list(_work(stages)),
         laws=[law for stage in stages for law in _laws(stage)],
-        shards=list(manifest.get("shards") or ()),
+        shards=shards,
+        formats=Counter(shard.get("format") or "unknown" for shard in shards),
         shards_shown=SHARDS_SHOWN,
         recipe=_yaml(manifest.get("recipe") or {}),
     )  # fmt: skip
@@ -251,7 +268,7 @@ def _reasons(stages: Sequence[Json], samples: Mapping[str, Sequence[Json]]) -> l
         for name, n in (stage.get("dropped") or {}).items():
             counts[name] = counts.get(name, 0) + n
         profiles.update((stage.get("profile") or {}).get("dropped") or {})
-    shown = max(1, SAMPLES_SHOWN // max(1, len(samples)))
+    shown = _shown_of_each(samples)
     return [
         Reason(
             name,
@@ -265,22 +282,41 @@ def _reasons(stages: Sequence[Json], samples: Mapping[str, Sequence[Json]]) -> l
     ]
 
 
+def _shown_of_each(samples: Mapping[str, Sequence[Json]]) -> int:
+    return max(1, min(SAMPLES_EACH, SAMPLES_SHOWN // max(1, len(samples))))
+
+
 def _spread(profile: Json) -> Spread | None:
     """A linear picture of the values of one reason, wide enough for 96% of them and the thresholds."""
     counts: Mapping[str, int] = profile.get("values") or {}
     if not counts:
         return None
-    bins = sorted((*sorted((float(start), bin_end(float(start)))), n) for start, n in counts.items())
-    edges = np.array([(low, high) for low, high, _ in bins]).ravel()
-    below = np.concatenate([[0.0], np.cumsum([n for *_, n in bins]) / sum(counts.values())])
+    thresholds = [float(t) for t in profile.get("thresholds") or ()]
+    bins = sorted((float(start), n) for start, n in counts.items())
+    edges = np.array([sorted((start, bin_end(start))) for start, _ in bins]).ravel()
+    below = np.concatenate([[0.0], np.cumsum([n for _, n in bins]) / sum(counts.values())])
     at_edges = np.column_stack([below[:-1], below[1:]]).ravel()
     first, low, middle, high, last = (float(q) for q in np.interp([0.02, 0.05, 0.5, 0.95, 0.98], at_edges, edges))
-    thresholds = [t for t in map(float, profile.get("thresholds") or ()) if np.isfinite(t)]
-    left, right = min([first, *thresholds]), max([last, *thresholds])
+    if _are_whole([start for start, _ in bins], thresholds):
+        wholes = np.array([sorted((start, _last_whole(start))) for start, _ in bins]).ravel()
+        low, middle, high = (float(round(q)) for q in np.interp([0.05, 0.5, 0.95], at_edges, wholes))
+    finite = [t for t in thresholds if np.isfinite(t)]
+    left, right = min([first, *finite]), max([last, *finite])
     margin = (right - left) / SPARK_BINS or 1.0
     cuts = np.linspace(left - margin, right + margin, SPARK_BINS + 1)
     shares = np.diff(np.concatenate([[0.0], np.interp(cuts[1:-1], edges, at_edges), [1.0]]))
     return Spread(float(cuts[0]), float(cuts[-1]), (shares / shares.max()).tolist(), (low, middle, high))
+
+
+def _are_whole(starts: Sequence[float], thresholds: Sequence[float]) -> bool:
+    """Whether the values look like counts of something (words, sentences) and not like shares or means."""
+    counted = all(t >= 1 and t.is_integer() for t in thresholds)
+    return bool(thresholds) and counted and all(start.is_integer() for start in starts)
+
+
+def _last_whole(start: float) -> float:
+    """The whole number farthest from zero in the bin that begins at the whole number `start`."""
+    return start + float(np.copysign(max(0.0, np.ceil(abs(bin_end(start) - start)) - 1), start))
 
 
 def _early_and_late(stages: Sequence[Json], part: Callable[[Json], Any]) -> tuple[Any, Any, str, str] | None:
@@ -352,24 +388,33 @@ def _names(stages: Sequence[Json], key: str, title: str) -> Iterator[Comparison]
     if pair is None:
         return
     early, late = pair[0][key], pair[1][key]
-    order = sorted(early.keys() | late.keys(), key=lambda name: (-early.get(name, 0), -late.get(name, 0), name))
-    bins = [Bin(name, early.get(name, 0), late.get(name, 0)) for name in order[:NAMES_SHOWN]]
-    if others := order[NAMES_SHOWN:]:
+    names = (early.keys() | late.keys()) - {OTHER}
+    for counts in (early, late):
+        if OTHER in counts:  # a name that is missing here may be among them
+            names &= counts.keys()
+    order = sorted(names, key=lambda name: (-early.get(name, 0), -late.get(name, 0), name))[:NAMES_SHOWN]
+    bins = [Bin(name, early.get(name, 0), late.get(name, 0)) for name in order]
+    if others := (early.keys() | late.keys()) - set(order):
         both = (sum(counts.get(name, 0) for name in others) for counts in (early, late))
-        bins.append(Bin(f"{count(len(others))} others", *both))
+        bins.append(Bin("all others" if OTHER in others else f"{count(len(others))} others", *both))
     unknown = [profile.get("documents", 0) - sum(profile[key].values()) for profile in pair[:2]]
     if any(unknown):
         bins.append(Bin("not known", *unknown))
     yield Comparison(title, pair[2], pair[3], bins, {})
 
 
-def _quarantined(stages: Sequence[Json]) -> Iterator[tuple[str, str, int]]:
+def _quarantined(stages: Sequence[Json], examples: Mapping[str, Sequence[Json]]) -> Iterator[Quarantined]:
+    """By stage and reason. Examples are known by reason alone: they stand at the first stage that has the reason."""
+    shown = _shown_of_each(examples)
+    left = {reason: rows[:shown] for reason, rows in examples.items()}
     for stage in stages:
-        reasons: dict[str, int] = stage.get("quarantine_reasons") or {}
+        name, reasons = stage.get("name", ""), stage.get("quarantine_reasons") or {}
         for reason, n in sorted(reasons.items(), key=lambda item: (-item[1], item[0])):
-            yield stage.get("name", ""), reason, n
+            yield Quarantined(name, reason, n, left.pop(reason, ()))
         if rest := (stage.get("quarantined") or 0) - sum(reasons.values()):
-            yield stage.get("name", ""), "no reason recorded", rest
+            yield Quarantined(name, "no reason recorded", rest, ())
+    for reason, rows in left.items():
+        yield Quarantined("not recorded", reason, len(examples[reason]), rows)
 
 
 def _work(stages: Sequence[Json]) -> Iterator[Work]:

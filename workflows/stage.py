@@ -24,7 +24,7 @@ from operators.apply import Step
 from operators.document import identity
 from operators.phases import GlobalOperator
 from workflows import profile
-from workflows.recipe import Recipe
+from workflows.recipe import Recipe, user_modules
 
 MANIFEST_FORMAT = 1
 Manifest = dict[str, Any]
@@ -52,6 +52,8 @@ class Stage:
     max_drop_share: float = 1.0
 
     def __post_init__(self) -> None:
+        if not isinstance(self.steps, tuple) or isinstance(self.steps, Step):
+            raise TypeError(f"stage {self.name}: steps are a tuple; one of a single step needs a comma: (step,)")
         steps = tuple(s if isinstance(s, Step) else Step(s.name, s) for s in self.steps if s is not None)
         object.__setattr__(self, "steps", steps)
         names = [step.name for step in steps]
@@ -129,21 +131,32 @@ def _fingerprint(stage: Stage, job: Job) -> str:
 
 
 def _source_hash(operator: Any) -> str | None:
-    """Our operators say by their `revision` when they change; a user's file is taken as it is."""
+    """Our operators say by their `revision` when they change; a user's file is taken as it is, with its neighbours
+    that were imported."""
     module = sys.modules[type(operator).__module__]
     if module.__name__.startswith("operators."):
         return None
-    return hashlib.sha256(Path(inspect.getfile(module)).read_bytes()).hexdigest()
+    seen = hashlib.sha256()
+    for file in sorted({str(m.__file__) for m in user_modules(Path(inspect.getfile(module)).parent)}):
+        seen.update(Path(file).read_bytes())
+    return seen.hexdigest()
 
 
 def folder_of(stage: Stage, job: Job) -> str:
     return f"stages/{stage.name}-{fingerprint(stage, job)}"
 
 
-def load_manifest(store: Store, folder: str) -> Manifest | None:
-    """The manifest of a finished stage, None where there is none."""
+def basis_of(upstream: Manifest | None) -> str:
+    """Identifies the very files that a stage is made from: the same rows may lie in other files after a forced run,
+    and verdicts name rows by file and number."""
+    return "" if upstream is None else hashlib.sha256(orjson.dumps(upstream["files"]["kept"])).hexdigest()[:16]
+
+
+def load_manifest(store: Store, folder: str, basis: str) -> Manifest | None:
+    """The manifest of a finished stage, None where there is none or it was made from other files."""
     key = f"{folder}/manifest.json"
-    return orjson.loads(store.read(key)) if store.exists(key) else None
+    manifest: Manifest | None = orjson.loads(store.read(key)) if store.exists(key) else None
+    return manifest if manifest is not None and manifest["basis"] == basis else None
 
 
 def save_manifest(store: Store, folder: str, manifest: Manifest) -> None:
@@ -155,8 +168,15 @@ def save_manifest(store: Store, folder: str, manifest: Manifest) -> None:
 def sweep(store: Store, folder: str) -> None:
     """Delete what only an unfinished stage needs: exchanged rows and marks of starts."""
     for key in list(store.list(folder)):
-        if key.startswith(f"{folder}/exchange/") or "/_starts/" in key:
+        if key.startswith((f"{folder}/exchange/", f"{folder}/cut-")) or "/_starts/" in key:
             store.delete(key)
+
+
+def discard(store: Store, folder: str) -> None:
+    """Delete a stage, its proofs before what they prove: killed half-way, nothing is left that claims to be done."""
+    keys = list(store.list(folder))
+    for key in sorted(keys, key=lambda k: (not k.endswith("/manifest.json"), "/_done/" not in k, k)):
+        store.delete(key)
 
 
 def check_conservation(manifest: Manifest) -> None:
@@ -181,6 +201,13 @@ def check_conservation(manifest: Manifest) -> None:
         raise ConservationError(f"{where}: characters do not add up: {c}")
 
 
+def check_upstream(manifest: Manifest, upstream: Manifest | None) -> None:
+    """A stage was given what the one above kept."""
+    if upstream is not None and manifest["rows_in"] != upstream["kept"]:
+        came, kept = manifest["rows_in"], upstream["kept"]
+        raise ConservationError(f"stage {manifest['name']}: {came} rows came, {upstream['name']} kept {kept}")
+
+
 def check_drop_share(stage: Stage, manifest: Manifest) -> None:
     """A stage that drops more than it may is broken, not strict."""
     dropped = sum(manifest["dropped"].values())
@@ -191,13 +218,14 @@ def check_drop_share(stage: Stage, manifest: Manifest) -> None:
         )
 
 
-def summarise(stage: Stage, job: Job, records: Sequence[Record], seconds: float) -> Manifest:
+def summarise(stage: Stage, job: Job, upstream: Manifest | None, records: Sequence[Record], seconds: float) -> Manifest:
     """The manifest of a stage from the done-records of its units."""
     total: Manifest = {
         "format": MANIFEST_FORMAT,
         "name": stage.name,
         "fingerprint": fingerprint(stage, job),
         "upstream": fingerprint(stage.upstream, job) if stage.upstream else None,
+        "basis": basis_of(upstream),
         "steps": parameters_of(stage),
         "units": len(records),
     }

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
@@ -37,6 +37,7 @@ from workflows.stage import (
     Manifest,
     TokenStage,
     add_counts,
+    basis_of,
     characters,
     fingerprint,
     folder_of,
@@ -64,16 +65,17 @@ def run_token_stage(stage: TokenStage, job: Job, upstream: Manifest) -> Manifest
     folder = folder_of(stage, job)
     files: list[Entry] = upstream["files"]["kept"]
     if not files:
-        return _manifest(stage, job, [], [], None, time.perf_counter() - started)
+        return _manifest(stage, job, upstream, [], [], None, time.perf_counter() - started)
     steps = tuple(_fitted(stage, job, step, upstream) for step in stage.steps)
     cuts = cut_splits(job.recipe.splits, upstream["characters"]["kept"], job.recipe.shards.tokens_per_shard)
     partitions = sum(cut.partitions for cut in cuts)
 
     job.progress.started(stage.name, " → ".join(step.name for step in steps), len(files))
     spread = SpreadTask(job.store, folder, steps, cuts, job.recipe.dropped_text)
-    spread_records = run_units(
-        job.store, f"{folder}/exchange/documents", files, spread, f"{stage.name}[tokenizer]", job.progress.unit
-    )
+    basis = basis_of(upstream)
+    label = f"{stage.name}[tokenizer]"
+    spread_folder = f"{folder}/exchange/documents"
+    spread_records = run_units(job.store, spread_folder, files, spread, label, job.progress.unit, basis)
     keys = tuple(f"{folder}/exchange/documents/{number:06d}.arrow" for number in range(len(files)))
 
     tokenizer = next((step.operator for step in steps if isinstance(step.operator, Tokenizer)), None)
@@ -87,10 +89,12 @@ def run_token_stage(stage: TokenStage, job: Job, upstream: Manifest) -> Manifest
         tokenizer=tokenizer.describe() if tokenizer else None,
         formats=tuple(job.recipe.shards.formats),
         tokens_per_shard=job.recipe.shards.tokens_per_shard,
+        columns=frozenset(name for record in spread_records for name in record["columns"]),
     )
     job.progress.started(stage.name, "shards", partitions)
-    shard_records = run_units(job.store, f"{folder}/shards", works, write, f"{stage.name}[shards]", job.progress.unit)
-    return _manifest(stage, job, spread_records, shard_records, tokenizer, time.perf_counter() - started)
+    label = f"{stage.name}[shards]"
+    shard_records = run_units(job.store, f"{folder}/shards", works, write, label, job.progress.unit, basis)
+    return _manifest(stage, job, upstream, spread_records, shard_records, tokenizer, time.perf_counter() - started)
 
 
 def cut_splits(shares: Mapping[str, float], total_characters: int, tokens_per_shard: int) -> tuple[Cut, ...]:
@@ -151,7 +155,7 @@ class SpreadTask:
         clusters = table["cluster"].to_pylist() if "cluster" in table.column_names else ids
         keys, partition = assign(ids, clusters, self.cuts)
         partitions = self.cuts[-1].first + self.cuts[-1].partitions
-        table = with_columns(table, {"key": pa.array(keys)})
+        table = large(with_columns(table, {"key": pa.array(keys)}))
         key = f"{self.folder}/exchange/documents/{number:06d}.arrow"
         write_partitions(self.store, key, table, partition, partitions)
         operators = [self._added(step.name, totals) for step in self.steps]
@@ -171,6 +175,7 @@ class SpreadTask:
                 "dropped": profile.merge(drops),
             },
             "files": {"kept": [], "dropped": dropped.entries, "quarantined": []},
+            "columns": [name for name in table.column_names if table[name].null_count < table.num_rows],
             "peak_rss_bytes": peak_rss_bytes(),
         }
 
@@ -193,6 +198,7 @@ class ShardTask:
     tokenizer: dict[str, Any] | None
     formats: tuple[str, ...]
     tokens_per_shard: int
+    columns: frozenset[str]  # that have a value somewhere: all shards have the same columns
 
     def __call__(self, number: int, work: list[Any]) -> Record:
         split, place, partition = work
@@ -224,7 +230,7 @@ class ShardTask:
 
     def _write(self, docs: pa.Table, split: str, number: str, index: TableWriter) -> tuple[list[dict[str, Any]], int]:
         """Write one shard in all formats and index its documents; (records, padding)."""
-        docs = sorted_columns(docs)
+        docs = sorted_columns(docs, self.columns)
         windows = None
         offsets = np.zeros(docs.num_rows, np.int64)
         if self.tokenizer:
@@ -265,12 +271,18 @@ def cut_evenly(sizes: NDArray[np.int64], most: int) -> list[int]:
     return sorted({0, len(sizes), *(int(i) for i in inner if i < len(sizes))})
 
 
-def sorted_columns(docs: pa.Table) -> pa.Table:
-    """The schema's columns in its order, then the others by name, columns without any value left out: the order and
-    presence of columns must not depend on which file a shard's first document came from."""
+def large(table: pa.Table) -> pa.Table:
+    """The table with 64-bit offsets for strings and bytes: those of a partition may be more than 2 GiB."""
+    wide = {pa.string(): pa.large_string(), pa.binary(): pa.large_binary()}
+    return table.cast(pa.schema([field.with_type(wide.get(field.type, field.type)) for field in table.schema]))
+
+
+def sorted_columns(docs: pa.Table, present: Collection[str]) -> pa.Table:
+    """The schema's columns in its order, then the others by name, of those `present`: order and presence of columns
+    must not depend on which file a shard's first document came from."""
     first = [name for name in SCHEMA.names if name in docs.column_names]
     rest = sorted(set(docs.column_names) - set(first))
-    return docs.select([n for n in first + rest if n in ALWAYS or docs[n].null_count < docs.num_rows])
+    return docs.select([name for name in first + rest if name in ALWAYS or name in present])
 
 
 def _fitted(stage: TokenStage, job: Job, step: Step, upstream: Manifest) -> Step:
@@ -282,17 +294,20 @@ def _fitted(stage: TokenStage, job: Job, step: Step, upstream: Manifest) -> Step
     files: list[Entry] = upstream["files"]["kept"]
     share = min(1.0, operator.fit_sample_bytes / max(1, upstream["characters"]["kept"]))
     job.progress.started(stage.name, f"{step.name} sample", len(files))
-    run_units(job.store, f"{folder}/sample", files, SampleTask(job.store, f"{folder}/sample", share), "tokens[sample]")
+    sample = SampleTask(job.store, f"{folder}/sample", share)
+    basis = basis_of(upstream)
+    run_units(job.store, f"{folder}/sample", files, sample, f"{stage.name}[sample]", basis=basis)
     keys = tuple(f"{folder}/sample/{number:06d}.arrow" for number in range(len(files)))
     job.progress.started(stage.name, f"{step.name} fit", 1)
-    [record] = run_units(job.store, f"{folder}/fit", [None], FitTask(job.store, operator, keys), "tokens[fit]")
+    fit = FitTask(job.store, operator, keys, share)
+    [record] = run_units(job.store, f"{folder}/fit", [None], fit, f"{stage.name}[fit]", basis=basis)
     with job.store.local(record["artefact"]) as path:
         return Step(step.name, operator.with_artefact(str(path), record["sha256"]))
 
 
 @dataclass(frozen=True)
 class SampleTask:
-    """The documents of one file whose ids hash into the first `share` of all hashes."""
+    """The documents of one file whose ids hash into the first `share` of all hashes, and the one that hashes lowest."""
 
     store: Store
     folder: str
@@ -301,22 +316,27 @@ class SampleTask:
     def __call__(self, number: int, work: Entry) -> Record:
         ids = read_entry(self.store, work, ["id"])["id"].to_pylist()
         hashes = np.array([xxhash.xxh3_64_intdigest(i.encode(), seed=2) for i in ids], np.uint64)
-        chosen = np.flatnonzero(hashes / HASHES < self.share)
+        chosen = np.union1d(np.flatnonzero(hashes / HASHES < self.share), [np.argmin(hashes)])
         sample = read_entry(self.store, work, ["id", "text"]).take(pa.array(chosen)).select(["id", "text"])
+        sample = sample.append_column("place", pa.array(hashes[chosen] / HASHES))
         write_table(self.store, f"{self.folder}/{number:06d}.arrow", sample)
         return {"rows": sample.num_rows, "peak_rss_bytes": peak_rss_bytes()}
 
 
 @dataclass(frozen=True)
 class FitTask:
-    """Fits the operator on the sample, sorted by id, and keeps what it learned under its hash."""
+    """Fits the operator on the sample, sorted by id, and keeps what it learned under its hash. A few huge documents
+    may leave no sample: then it is the one that hashes lowest of all."""
 
     store: Store
     operator: Fitted
     keys: tuple[str, ...]
+    share: float
 
     def __call__(self, _number: int, _work: None) -> Record:
         sample = pa.concat_tables([read_table(self.store, key) for key in self.keys]).sort_by("id")
+        bound = max(self.share, pc.min(sample["place"]).as_py())
+        sample = sample.filter(pc.less_equal(sample["place"], bound))
         learned = self.operator.fit(sample["text"])
         sha256 = hashlib.sha256(learned).hexdigest()
         self.store.write(f"artefacts/{sha256}", learned)
@@ -326,13 +346,14 @@ class FitTask:
 def _manifest(
     stage: TokenStage,
     job: Job,
+    upstream: Manifest,
     spread: list[Record],
     written: list[Record],
     tokenizer: Tokenizer | None,
     seconds: float,
 ) -> Manifest:
     """The stage's manifest: documents accounted for where they were spread, shards where they were written."""
-    manifest = summarise(stage, job, spread, seconds)
+    manifest = summarise(stage, job, upstream, spread, seconds)
     kept = sum(record["kept_documents"] for record in written)
     if kept != manifest["kept"]:
         raise ConservationError(f"stage {stage.name}: {manifest['kept']} documents were spread, {kept} were written")

@@ -23,15 +23,15 @@ from operators.read.span import (
     LIMIT,
     Batch,
     Fields,
+    ReadError,
     Span,
     Unfit,
-    Unreadable,
     fallback_id,
 )
 
 
 def cut_parquet(span: Span, file: BinaryIO, target: int, fields: Fields) -> tuple[list[int], list[int]]:
-    """First row groups of the spans, and the spans' sizes in compressed bytes. Unreadable without the columns."""
+    """First row groups of the spans, and the spans' sizes in compressed bytes. ReadError without the columns."""
     if (size := file.seek(0, 2)) == 0:
         return [0], [0]
     try:
@@ -100,7 +100,7 @@ class _Shape:
         have = schema.names
         for named in (fields.text, fields.id, fields.url, fields.date):
             if named is not None and named not in have:
-                raise Unreadable(f"{span.rel}: no column {named!r}; it has {', '.join(have)}")
+                raise ReadError(f"{span.rel}: no column {named!r}; it has {', '.join(have)}")
         self._from = {"text": fields.text}
         for ours, named in (("id", fields.id), ("url", fields.url), ("date", fields.date)):
             if named is not None or ours in have:
@@ -115,7 +115,7 @@ class _Shape:
         for ours, theirs in self._from.items():
             found = _plain(schema.field(theirs).type)
             if not (_is_text(found) if ours == "text" else _prints(found)):
-                raise Unreadable(f"{span.rel}: column {theirs!r} is {found}, which cannot be read as {ours}")
+                raise ReadError(f"{span.rel}: column {theirs!r} is {found}, which cannot be read as {ours}")
         mapped = set(self._from.values())
         self._passed = {name: passed_name(name) for name in have if name not in mapped}
 

@@ -48,8 +48,8 @@ def cut(span: Span, open_: Open, target: int, fields: Fields) -> list[Span]:
 def read(span: Span, open_: Open, fields: Fields) -> Iterator[Batch]:
     """The documents of a span and what could not be read of it, in batches of bounded size.
 
-    A file that cannot be read at all, or lacks the columns, is one row of quarantine, `unreadable_file`. Errors of
-    the network propagate: trying again may help.
+    A file that cannot be read at all is one row of quarantine, `unreadable_file`. Raises ReadError for a Parquet file
+    that lacks a column of `fields`. Errors of the network propagate: trying again may help.
     """
     try:
         with _opened(span, open_) as file:

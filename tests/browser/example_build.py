@@ -64,7 +64,8 @@ def manifest() -> dict[str, Any]:
     stages, alive, text = [], PAGES, _documents(rng, 2400)
     characters_in = PAGES * 3100
     for number, (name, operators) in enumerate(STAGES.items()):
-        rows_in, listed, dropped = alive, [], {}
+        rows_in, listed = alive, []
+        dropped: dict[str, int] = {}
         for operator, reasons in operators.items():
             counts = {f"{operator}/{reason}": n for reason, (n, _, _) in reasons.items()}
             seconds = round(float(rng.uniform(4, 90)), 2)
@@ -173,6 +174,23 @@ def samples(manifest: dict[str, Any], text: str | None = None) -> dict[str, list
     return found
 
 
+def quarantined(manifest: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """Up to 20 rows of each reason of quarantine, some of them hostile."""
+    reasons = {reason: n for stage in manifest["stages"] for reason, n in stage["quarantine_reasons"].items()}
+    return {
+        reason: [
+            {
+                "id": None if k % 2 else f"<urn:uuid:{k:08x}>",
+                "file": f"crawl/2026-11/{reason}-{k:05}.warc.gz",
+                "offset": 7919 * k,
+                "detail": f"{HOSTILE[k % 4]} in record {k}",
+            }
+            for k in range(min(20, n))
+        ]
+        for reason, n in reasons.items()
+    }
+
+
 def hostile(manifest: dict[str, Any]) -> dict[str, Any]:
     """The same build with hostile and giant strings wherever a string can come from outside."""
     attack = " ".join(HOSTILE) + "\u202e\x00" + "W" * 2000
@@ -251,6 +269,8 @@ def _drops(rng: np.random.Generator, operators: dict[str, dict[str, tuple[int, f
             rows = min(n, 1500)
             near = typical * rng.lognormal(0, 0.3, rows)
             beyond = np.minimum if threshold is None or typical < threshold else np.maximum
+            if threshold is not None and threshold >= 1 and reason != "mean_word_length":
+                near = np.floor(near)  # a count
             values = [None] * rows if threshold is None else beyond(near, threshold)
             tables.append(
                 pa.table(

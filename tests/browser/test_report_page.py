@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.browser.chromium import Page, chromium, installed
-from tests.browser.example_build import HOSTILE, hostile, manifest, samples
+from tests.browser.example_build import HOSTILE, hostile, manifest, quarantined, samples
 from workflows.report import render
 
 pytestmark = pytest.mark.skipif(not installed(), reason="needs chromium and chromedriver (Debian: chromium-driver)")
@@ -59,8 +59,8 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     build = manifest()
     attacked = hostile(build)
     pages = {
-        "usual": render(build, samples(build)),
-        "hostile": render(attacked, samples(attacked, "</blockquote>" + " ".join(HOSTILE))),
+        "usual": render(build, samples(build), quarantined(build)),
+        "hostile": render(attacked, samples(attacked, "</blockquote>" + " ".join(HOSTILE)), quarantined(attacked)),
         "empty": render({}, {}),
     }
     folder = tmp_path_factory.mktemp("reports")
@@ -88,6 +88,23 @@ def test_fits_and_is_legible(
         assert max(figures) > width / 3
     assert page.messages() == []
     assert page.requests() == [reports[name].as_uri()]
+
+
+@pytest.mark.parametrize("width", [360, 390, 420, 480])
+def test_phones_need_not_scroll_navigation_or_drops(page: Page, reports: dict[str, Path], width: int) -> None:
+    page.open(reports["usual"], width, 844, dark=False)
+    for box in ("nav ul", "#drops .scroll"):
+        room, needed = page.run(f"const e = document.querySelector('{box}'); return [e.clientWidth, e.scrollWidth]")
+        assert needed <= room, box
+    lines = page.run("return new Set([...document.querySelectorAll('nav a')].map(a => a.offsetTop)).size")
+    assert lines > 1
+    hidden = page.run("return [...document.querySelectorAll('#drops thead th')].map(e => !e.checkVisibility())")
+    assert hidden == [False, False, width == 360, True, False, False, True]
+
+
+def test_wide_screens_show_every_column_of_the_drops(page: Page, reports: dict[str, Path]) -> None:
+    page.open(reports["usual"], 700, 900, dark=False)
+    assert page.run("return [...document.querySelectorAll('#drops thead th')].every(e => e.checkVisibility())")
 
 
 def test_hostile_strings_appear_and_do_nothing(page: Page, reports: dict[str, Path]) -> None:

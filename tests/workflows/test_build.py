@@ -226,3 +226,46 @@ def test_windows_have_one_length_and_say_what_was_padded(corpus: Path, built: di
     assert sum(s["tokens"] for s in megatron) == result["tokens"]
     assert all(s["sequences"] * 128 == s["tokens"] + s["padding"] for s in megatron)
     assert sum(s["padding"] for s in megatron) < 128 * len(megatron)
+
+
+class Stop(Progress):
+    """Ends the build as soon as a stage has been written, as a kill there would."""
+
+    def __init__(self, after: str) -> None:
+        self.after = after
+
+    def finished(self, manifest: dict[str, Any], cached: bool) -> None:
+        if manifest["name"] == self.after:
+            raise KeyboardInterrupt
+
+
+def test_verdicts_are_never_applied_to_other_files_than_they_were_made_for(
+    corpus: Path, built: dict[str, Any], tmp_path: Path
+) -> None:
+    """A forced run over other units ends after its first stage; what is below was made from files that are gone."""
+    shutil.copytree(corpus / "in", tmp_path / "in")
+    inputs, output = [str(tmp_path / "in")], tmp_path / "out"
+    build(prepare(recipe(tmp_path / "r.yaml", inputs, output)))
+    other = recipe(tmp_path / "r.yaml", inputs, output, workers={"unit_bytes": 60_000})
+    with pytest.raises(KeyboardInterrupt):
+        build(prepare(other, progress=Stop("read")), force="read")
+    changed = recipe(tmp_path / "r.yaml", inputs, output, splits={"validation": 0.2})
+    result = build(prepare(changed))
+    fresh = build(prepare(recipe(tmp_path / "f.yaml", inputs, tmp_path / "fresh", splits={"validation": 0.2})))
+    assert hashes(result) == hashes(fresh)
+    assert [what for what, error in verify(open_store(str(output))) if error] == []
+
+
+def test_the_manifest_that_a_commit_names_is_never_overwritten(
+    corpus: Path, built: dict[str, Any], tmp_path: Path
+) -> None:
+    shutil.copytree(corpus / "in", tmp_path / "in")
+    inputs, output = [str(tmp_path / "in")], tmp_path / "out"
+    build(prepare(recipe(tmp_path / "r.yaml", inputs, output)))
+    store = open_store(str(output))
+    committed = newest_build(store)
+    refused = recipe(tmp_path / "r.yaml", inputs, output, workers={"unit_bytes": 60_000}, gates={"min_kept": 10_000})
+    with pytest.raises(GateRefused):
+        build(prepare(refused), force="read")
+    assert newest_build(store) == committed
+    assert [error for what, error in verify(store) if error and what.startswith("builds/")] == []

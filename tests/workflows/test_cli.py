@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import orjson
@@ -16,10 +17,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from jsonschema import Draft202012Validator
+from rich.console import Console
 from ruamel.yaml import YAML
 
 from tests.workflows.corpora import lay_out, recipe
 from workflows import cli
+from workflows.progress import console_progress
 from workflows.stage import Manifest
 
 STAGES = ["read", "clean", "dedup", "tokens"]
@@ -106,7 +109,7 @@ def test_init_prints_a_recipe_that_validates(tmp_path: Path, monkeypatch: pytest
     checked = corpusmill("validate", "web.yaml")
     assert checked == (
         0,
-        f"web.yaml: good; 1 input files, {(sample / 'sample.warc.gz').stat().st_size / 1e3:.1f} KB\n",
+        f"web.yaml: good; 1 input file, {(sample / 'sample.warc.gz').stat().st_size / 1e3:.1f} KB\n",
         "",
     )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["crawl", "web.yaml"]
@@ -128,11 +131,26 @@ def test_schema_accepts_the_printed_recipe_and_rejects_misspellings() -> None:
     assert not check.is_valid(good | {"shard": {}})
 
 
+def test_validate_and_plan_name_files_that_are_passed_over(small: Callable[..., Path], tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.txt").write_text("One line.")
+    (tmp_path / "in" / "notes.doc").write_text("")
+    made = small(inputs=[str(tmp_path / "in")])
+    for command in ("validate", "plan"):
+        ran = corpusmill(command, made)
+        told = f"passed over, no reader knows their kind: {tmp_path / 'in' / 'notes.doc'}\n"
+        assert (ran.code, ran.err) == (0, told), command
+        assert "1 input file, 9 B" in ran.out
+
+
 def test_plan_before_a_build_touches_nothing(small: Callable[..., Path], tmp_path: Path) -> None:
     planned = corpusmill("plan", small())
     assert (planned.code, planned.err) == (0, "")
     assert planned.out.count("would run") == 4
     assert "url_filter → extract → normalize" in planned.out
+    bare = corpusmill("plan", small(params={"url_filter": "off", "extract": "off", "normalize": "off"}))
+    assert len(bare.out.splitlines()) == len(planned.out.splitlines()) - 1
+    assert all(line.strip() for line in bare.out.splitlines())
     assert not (tmp_path / "out").exists()
 
 
@@ -140,11 +158,14 @@ def test_build_tells_people_what_became_of_the_documents(built: Ran, corpus: Pat
     assert built.code == 0
     dropped = sum(sum(stage["dropped"].values()) for stage in manifest["stages"])
     quarantined = sum(stage["quarantined"] for stage in manifest["stages"])
-    done, committed, report, shards = built.out.splitlines()
+    reasons = {reason: n for stage in manifest["stages"] for reason, n in stage["dropped"].items()}
+    done, most, committed, report, shards = built.out.splitlines()
     assert done == (
         f"Done. kept={manifest['documents']} dropped={dropped} quarantined={quarantined}"
         f" tokens={manifest['tokens']} shards={len(manifest['shards'])}"
     )
+    told = most.removeprefix("most dropped: ").split(", ")
+    assert told == [f"{r} {n}" for r, n in sorted(reasons.items(), key=lambda item: (-item[1], item[0]))[:3]] + ["…"]
     assert committed == f"committed as entry 1: build {manifest['build_id']}"
     assert Path(report.removeprefix("report: ")).is_file()
     assert Path(shards.removeprefix("shards: ")).is_dir()
@@ -161,6 +182,21 @@ def test_plan_and_build_after_a_build_find_everything_done(built: Ran, corpus: P
     again = corpusmill("build", corpus / "r.yaml")
     assert again.code == 0
     assert f"nothing new: build {manifest['build_id']} is entry 1 already" in again.out
+
+
+def test_a_build_with_nothing_left_to_do_starts_no_ray(built: Ran, corpus: Path) -> None:
+    """In a process without a session: one at this address could not be had."""
+    command = Path(sys.executable).with_name("corpusmill")
+    arguments = ["build", str(corpus / "r.yaml"), "--address", "127.0.0.1:1"]
+    ran = subprocess.run([command, *arguments], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert "nothing new: " in ran.stdout
+
+
+def test_an_interrupted_build_says_how_to_go_on_and_ends_with_130(small: Callable[..., Path], tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("raise KeyboardInterrupt\n")
+    ran = corpusmill("build", small(workflow=f"{tmp_path / 'mine.py'}:mine"))
+    assert (ran.code, ran.out, ran.err) == (130, "", "interrupted; run the same command again to go on\n")
 
 
 def test_build_json_is_one_object_alone_on_standard_output(
@@ -194,7 +230,7 @@ def test_limit_and_until_commit_nothing(built: Ran, corpus: Path) -> None:
     assert stages["sample"]["kept"] == stages["clean"]["rows_in"] == 40
     assert limited.json["committed"] is False
     short = corpusmill("build", corpus / "r.yaml", "--until", "clean")
-    assert (short.code, short.out.splitlines()[1:]) == (0, ["not committed"])
+    assert (short.code, short.out.splitlines()[2:]) == (0, ["not committed"])
     assert [path.name for path in (corpus / "out" / "_log").glob("*.json")] == ["00000001.json"]
 
 
@@ -222,7 +258,7 @@ def test_why_in_words(built: Ran, corpus: Path, manifest: Manifest) -> None:
     assert twin[0] == f"z-exact-0: dropped in stage dedup by exact_dedup: duplicate, duplicate of {keeper}"
     assert twin[1].startswith(f"  {keeper}: ")
     nobody = corpusmill("why", corpus / "out", "nobody")
-    assert (nobody.code, nobody.out) == (0, "nobody: unknown: no document of this build has that id\n")
+    assert (nobody.code, nobody.out) == (1, "nobody: unknown: no document of this build has that id\n")
 
 
 def test_why_for_programs(built: Ran, corpus: Path, manifest: Manifest) -> None:
@@ -234,7 +270,7 @@ def test_why_for_programs(built: Ran, corpus: Path, manifest: Manifest) -> None:
     for doc_id, fate in fates.items():
         ran = corpusmill("why", corpus / "out", doc_id, "--json")
         answer = ran.json
-        assert (ran.code, answer["id"], answer["fate"]) == (0, doc_id, fate)
+        assert (ran.code, answer["id"], answer["fate"]) == (int(fate == "unknown"), doc_id, fate)
         keys = {"stage", "operator", "reason", "value", "threshold", "duplicate_of", "shard", "offset"}
         assert keys <= set(answer)
     assert corpusmill("why", corpus / "out", near["id"], "--json").json["duplicate_of"] == near["duplicate_of"]
@@ -276,7 +312,9 @@ def test_export_loads_as_a_dataset_with_its_splits(
     assert corpusmill("export", corpus / "out", tmp_path / "x", "--format", "csv").code == 2
 
 
-def test_verify_passes_then_names_what_is_damaged_or_gone(built: Ran, corpus: Path, tmp_path: Path) -> None:
+def test_verify_passes_then_names_what_is_damaged_or_gone(
+    built: Ran, corpus: Path, manifest: Manifest, tmp_path: Path
+) -> None:
     good = corpusmill("verify", corpus / "out", "--json")
     assert (good.code, good.json["failures"]) == (0, [])
     assert good.json["checks"] > 20
@@ -285,7 +323,8 @@ def test_verify_passes_then_names_what_is_damaged_or_gone(built: Ran, corpus: Pa
     data = bytearray(index.read_bytes())
     data[-1] ^= 1
     index.write_bytes(bytes(data))
-    dropped = next((tmp_path / "out" / "stages").glob("clean-*/dropped/*.parquet"))
+    (clean,) = (stage for stage in manifest["stages"] if stage["name"] == "clean")
+    dropped = tmp_path / "out" / clean["files"]["dropped"][0]["path"]
     dropped.unlink()
     bad = corpusmill("verify", tmp_path / "out")
     assert bad.code == 1
@@ -457,3 +496,31 @@ def test_a_workflow_of_the_user_runs_and_answers(ray_session: None, small: Calla
     (shard,) = (tmp_path / "out" / "builds").glob("*/shards/parquet/*.parquet")
     assert pq.read_table(shard)["text"].to_pylist() == ["ONE LINE.ONE LINE."]
     assert corpusmill("schema", body["workflow"]).json["properties"]["params"]["properties"].keys() == {"shout"}
+
+
+def test_progress_off_a_terminal_begins_after_two_seconds_and_rates_only_this_runs_units(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = [100.0]
+    monkeypatch.setattr("workflows.progress.time", SimpleNamespace(monotonic=lambda: clock[0]))
+    lines = io.StringIO()
+    record = {"rows_in": 10, "kept": 6, "dropped": {"c4/too_short": 3}, "quarantined": 1}
+    with console_progress(Console(file=lines, soft_wrap=True)) as progress:
+        progress.started("read", "", 20)
+        for clock[0] in (100.1, 100.2, 101.0, 102.0, 104.0, 110.0, 112.0):
+            progress.unit(record)
+    assert lines.getvalue().splitlines() == [
+        "  read: 4/20 units  40 in  24 kept  12 dropped  4 quarantined  10 rows/s  eta 16s",
+        "  read: 7/20 units  70 in  42 kept  21 dropped  7 quarantined  4 rows/s  eta 31s",
+    ]
+
+
+def test_progress_gives_no_time_left_from_one_unit(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [100.0]
+    monkeypatch.setattr("workflows.progress.time", SimpleNamespace(monotonic=lambda: clock[0]))
+    lines = io.StringIO()
+    with console_progress(Console(file=lines, soft_wrap=True)) as progress:
+        progress.started("tokens", "shards", 5)
+        clock[0] = 103.0
+        progress.unit({})
+    assert lines.getvalue() == "  tokens shards: 1/5 units\n"

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workflows.profile import bin_end, drop_profile, merge, profile
+from workflows.profile import MOST_NAMES, bin_end, drop_profile, merge, profile
 
 ROW = st.tuples(
     st.none() | st.text(max_size=40),
@@ -113,6 +113,38 @@ def test_empty() -> None:
     assert drop_profile(drops([])) == {}
     assert profile(documents([]))["documents"] == 0
     assert merge([profile(documents([]))]) == profile(documents([]))
+
+
+def sources(names: list[str]) -> pa.Table:
+    return pa.table({"source": pa.array(names, pa.string()), "language": pa.array(names, pa.string())})
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(0, MOST_NAMES - 1), min_size=1, max_size=400), st.integers(1, 400))
+def test_up_to_the_bound_every_name_is_counted(numbers: list[int], cut: int) -> None:
+    names = [f"n{k}" for k in (*range(MOST_NAMES), *numbers)]
+    table = sources(names)
+    found = merge([profile(table.slice(0, cut)), profile(table.slice(cut))])
+    assert found["sources"] == found["languages"] == {name: names.count(name) for name in names}
+
+
+def test_a_hundred_thousand_names_are_bounded_and_add_up() -> None:
+    names = ["x"] * 3 + ["y"] * 2 + [f"https://example.org/{k:06}" for k in range(100_000)]
+    parts = [profile(sources(names)), profile(sources(["y", "(other)", *(f"z{k:03}" for k in range(300))]))]
+    first = parts[0]["sources"]
+    assert list(first) == [*(f"https://example.org/{k:06}" for k in range(MOST_NAMES - 2)), "x", "y", "(other)"]
+    for found in (merge(parts), merge(reversed(parts)), merge([merge(parts[:1]), merge(parts[1:])])):
+        for key in ("sources", "languages"):
+            assert len(found[key]) == MOST_NAMES + 1
+            assert list(found[key])[-1] == "(other)"
+            assert sum(found[key].values()) == len(names) + 302
+            assert (found[key]["x"], found[key]["y"]) == (3, 3)
+
+
+def test_other_takes_no_place_of_a_name() -> None:
+    names = [f"n{k:03}" for k in range(MOST_NAMES)]
+    found = profile(sources(names + ["(other)"] * 5))["sources"]
+    assert found == dict.fromkeys(names, 1) | {"(other)": 5}
 
 
 def test_drop_profile_by_reason() -> None:

@@ -9,8 +9,10 @@ from html.parser import HTMLParser
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from tests.browser.example_build import HOSTILE, hostile, manifest, samples
+from tests.browser.example_build import HOSTILE, hostile, manifest, quarantined, samples
 from workflows import report
 from workflows.report import render
 
@@ -163,7 +165,13 @@ def test_text_of_dropped_rows(build: dict[str, Any]) -> None:
         ({}, None),
         ({"values": {"0.0": 5}}, 0.0),
         ({"values": {"0.0": 1, "2.0": 1, "-2.0": 1}, "thresholds": {"inf": 3}}, 0.0),
-        ({"values": {"1.0": 10}, "thresholds": {"3.0": 10}}, 1.03125),
+        ({"values": {"1.0": 10}, "thresholds": {"3.5": 10}}, 1.03125),
+        ({"values": {"1.0": 10}}, 1.03125),
+        ({"values": {"0.5": 10}, "thresholds": {"3.0": 10}}, 0.515625),
+        ({"values": {"1.0": 10}, "thresholds": {"3.0": 10}}, 1.0),
+        ({"values": {"0.0": 1, "27.0": 8, "40.0": 1}, "thresholds": {"50.0": 10}}, 27.0),
+        ({"values": {"-5.0": 10}, "thresholds": {"1.0": 10}}, -5.0),
+        ({"values": {"64.0": 10}, "thresholds": {"50.0": 10}}, 66.0),
     ],
 )
 def test_spread(profile: dict[str, Any], median: float | None) -> None:
@@ -173,6 +181,45 @@ def test_spread(profile: dict[str, Any], median: float | None) -> None:
         assert found.low < found.high
         assert max(found.heights) == 1
         assert min(found.heights) >= 0
+
+
+@given(st.lists(st.integers(0, 31), min_size=1, max_size=40))
+def test_quantiles_of_small_counts_are_counts_that_occurred(values: list[int]) -> None:
+    found = report._spread({"values": {str(float(v)): values.count(v) for v in values}, "thresholds": {"3.0": 1}})
+    assert found
+    assert set(found.quantiles) <= set(values)
+    assert found.quantiles[1] in {sorted(values)[(len(values) - 1) // 2], sorted(values)[len(values) // 2]}
+
+
+def test_shards_are_counted_once_whatever_their_formats(build: dict[str, Any]) -> None:
+    shards = [{"format": kind, "bytes": 1000} for kind in ("megatron", "olmo", "datatrove") for _ in range(3)]
+    assert "Shards3in 3 formats, 9.0 kB" in Outline(render(build | {"shards": shards}, {})).words
+    assert "Shards33.0 kB as megatron" in Outline(render(build | {"shards": shards[:3]}, {})).words
+    assert "Shards00 bytes" in Outline(render(build | {"shards": []}, {})).words
+
+
+def test_examples_of_quarantine(build: dict[str, Any]) -> None:
+    rows = quarantined(build)
+    rows["bad_gzip"] = [{"id": None, "file": "a.gz", "offset": k, "detail": f"broken at {k};"} for k in range(25)]
+    rows["unheard_of"] = [{"file": "b.gz"}]
+    page = Outline(render(build, {}, rows))
+    assert "truncated_record20 examples" in page.words
+    assert "a.gz at 19 broken at 19;" in page.words
+    assert "a.gz at 20" not in page.words
+    assert "b.gz" in page.words
+    for attack in HOSTILE:
+        assert f"{attack} in record" in page.words
+    ids = {attrs.get("id") for _, attrs in page.tags}
+    links = {attrs["href"] for tag, attrs in page.tags if tag == "a" and str(attrs.get("href")).startswith("#q")}
+    assert len(links - {"#quarantine"}) == 4
+    assert {str(link)[1:] for link in links} <= ids
+
+
+def test_names_beyond_the_bound_are_not_compared() -> None:
+    early = {"documents": 30, "sources": {"a": 10, "b": 5, "(other)": 15}}
+    late = {"documents": 12, "sources": {"a": 8, "c": 4}}
+    (sources,) = report._names([{"name": "s", "profile": {"in": early, "kept": late}}], "sources", "Sources")
+    assert [tuple(b) for b in sources.bins] == [("a", 10, 8), ("b", 5, 0), ("all others", 15, 4)]
 
 
 @pytest.mark.parametrize(

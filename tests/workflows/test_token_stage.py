@@ -46,4 +46,4 @@ def test_a_cluster_stays_in_one_split_and_shares_are_about_right() -> None:
 
 def test_columns_have_one_order_and_empty_ones_are_left_out() -> None:
     table = pa.table({"b": [1], "url": ["u"], "a": [2], "id": ["1"], "none": pa.nulls(1), "text": [None]})
-    assert sorted_columns(table).column_names == ["id", "text", "url", "a", "b"]
+    assert sorted_columns(table, {"id", "url", "a", "b"}).column_names == ["id", "text", "url", "a", "b"]
