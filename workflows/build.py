@@ -78,7 +78,11 @@ class Prepared:
 
 
 def prepare(
-    path: str | Path, limit: int | None = None, until: str | None = None, progress: Progress | None = None
+    path: str | Path,
+    limit: int | None = None,
+    until: str | None = None,
+    force: str | None = None,
+    progress: Progress | None = None,
 ) -> Prepared:
     """Read and check a recipe, list its inputs, and lay out its stages. Raises RecipeError; touches nothing."""
     recipe, located = load_recipe(path)
@@ -103,6 +107,8 @@ def prepare(
         raise RecipeError(f"workflow {recipe.workflow}: two stages are named {doubled[0]!r}")
     if until is not None:
         stage = _stage_named(stage, until)
+    if force is not None:
+        _stage_named(stage, force)
     job = Job(store, recipe, inputs, progress or Progress())
     check_inputs(job)
     _check_columns(stage, job)
@@ -315,7 +321,6 @@ def run_stages(stage: Stage, job: Job, force: str | None = None) -> list[Manifes
     manifests: list[Manifest] = []
     if force is not None:
         names = [one.name for one in stage.chain()]
-        _stage_named(stage, force)
         for one in reversed(stage.chain()[names.index(force) :]):  # from below: never a stage without the one it needs
             discard(job.store, folder_of(one, job))
     upstream: Manifest | None = None

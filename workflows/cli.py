@@ -143,7 +143,7 @@ def build(
 
     try:
         with _stdout_is_stderr(), console_progress(err) as progress:
-            prepared = prepare(recipe, limit=limit, until=until, progress=progress)
+            prepared = prepare(recipe, limit=limit, until=until, force=force, progress=progress)
             _tell_ignored(prepared.ignored)
             check_output(prepared.store)
             done = force is None and all(stage["cached"] for stage in make_plan(prepared)["stages"])
