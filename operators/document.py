@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, NamedTuple, Protocol, TypeVar, dataclass_transform
 
@@ -220,9 +220,3 @@ def utf8(column: pa.ChunkedArray | pa.Array) -> tuple[NDArray[np.uint8], NDArray
         return np.zeros(1, np.uint8), np.zeros(1, np.int64)
     bounds = np.frombuffer(offsets, np.int64)[array.offset : array.offset + len(array) + 1]
     return np.frombuffer(data, np.uint8) if data is not None and data.size else np.zeros(1, np.uint8), bounds
-
-
-def map_text(docs: pa.Table, function: Callable[[str], str]) -> pa.Table:
-    """Replace every text by `function(text)`, one Python call a document; nulls stay null."""
-    texts = [None if t is None else function(t) for t in docs["text"].to_pylist()]
-    return with_columns(docs, {"text": pa.array(texts, pa.large_string())})

@@ -7,10 +7,10 @@ from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
-import xxhash
 from pydantic import Field
 
 from operators.document import parameters
+from operators.hashes import xxh3_64
 from operators.phases import DOCUMENTS, GlobalOperator, Phase
 
 
@@ -34,7 +34,7 @@ class Limit(GlobalOperator):
         return (Phase("sample", {DOCUMENTS: self._hashed}, self._verdicts),)
 
     def _hashed(self, docs: pa.Table) -> pa.Table:
-        hashes = np.array([xxhash.xxh3_64_intdigest(i.encode()) for i in docs["id"].to_pylist()], np.uint64)
+        hashes = xxh3_64(docs["id"])
         return pa.table({"key": np.zeros(len(hashes), np.uint64), "hash": hashes, "id": docs["id"], "doc": docs["doc"]})
 
     def _verdicts(self, sources: Mapping[str, pa.Table]) -> pa.Table:

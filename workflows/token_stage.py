@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import xxhash
 from numpy.typing import NDArray
 
 from cluster.exchange import open_partition, read_table, write_partitions, write_table
@@ -27,6 +26,7 @@ from cluster.tables import Entry, TableWriter, iterate_entry, read_entry
 from cluster.units import Record, peak_rss_bytes, run_units
 from operators.apply import Step, apply
 from operators.document import SCHEMA, with_columns
+from operators.hashes import xxh3_64
 from operators.tokens.pack import Pack, flat_tokens
 from operators.tokens.tokenizer import Fitted, Tokenizer
 from workflows import profile
@@ -110,11 +110,13 @@ def cut_splits(shares: Mapping[str, float], total_characters: int, tokens_per_sh
     return tuple(cuts)
 
 
-def assign(ids: list[str], clusters: list[str], cuts: tuple[Cut, ...]) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+def assign(
+    ids: pa.ChunkedArray | pa.Array, clusters: pa.ChunkedArray | pa.Array, cuts: tuple[Cut, ...]
+) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
     """(order key, partition) of each document: the split by the hash of its cluster, so that no near-duplicate
     crosses splits, the place in the split by the hash of its id."""
-    keys = np.array([xxhash.xxh3_64_intdigest(i.encode()) for i in ids], np.uint64)
-    lots = np.array([xxhash.xxh3_64_intdigest(c.encode(), seed=1) for c in clusters], np.uint64) / HASHES
+    keys = xxh3_64(ids)
+    lots = xxh3_64(clusters, seed=1) / HASHES
     bounds = np.cumsum([cut.share for cut in cuts])[:-1]
     split = np.searchsorted(bounds, lots, side="right")
     first = np.array([cut.first for cut in cuts])[split]
@@ -151,9 +153,8 @@ class SpreadTask:
                 gone.append(profile.profile(result.dropped))
                 drops.append(profile.drop_profile(result.dropped))
         table = pa.concat_tables(kept, promote_options="permissive").combine_chunks()
-        ids = table["id"].to_pylist()
-        clusters = table["cluster"].to_pylist() if "cluster" in table.column_names else ids
-        keys, partition = assign(ids, clusters, self.cuts)
+        clusters = table["cluster"] if "cluster" in table.column_names else table["id"]
+        keys, partition = assign(table["id"], clusters, self.cuts)
         partitions = self.cuts[-1].first + self.cuts[-1].partitions
         table = large(with_columns(table, {"key": pa.array(keys)}))
         key = f"{self.folder}/exchange/documents/{number:06d}.arrow"
@@ -314,8 +315,7 @@ class SampleTask:
     share: float
 
     def __call__(self, number: int, work: Entry) -> Record:
-        ids = read_entry(self.store, work, ["id"])["id"].to_pylist()
-        hashes = np.array([xxhash.xxh3_64_intdigest(i.encode(), seed=2) for i in ids], np.uint64)
+        hashes = xxh3_64(read_entry(self.store, work, ["id"])["id"], seed=2)
         chosen = np.union1d(np.flatnonzero(hashes / HASHES < self.share), [np.argmin(hashes)])
         sample = read_entry(self.store, work, ["id", "text"]).take(pa.array(chosen)).select(["id", "text"])
         sample = sample.append_column("place", pa.array(hashes[chosen] / HASHES))

@@ -14,11 +14,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from operators.dedup.hashes import xxh3_128
 from operators.dedup.keeper import COLUMNS, candidates, verdicts
 from operators.dedup.partitions import CANDIDATE_BYTES, partitions
 from operators.dedup.words import simplify
 from operators.document import parameters, with_columns
+from operators.hashes import xxh3_128
 from operators.phases import DOCUMENTS, GlobalOperator, Phase
 
 AS_IT_STANDS = 1  # hash seed: a value without words never meets the normal form of another

@@ -7,10 +7,10 @@ from typing import ClassVar, Literal
 
 import pyarrow as pa
 
-from operators.dedup.hashes import xxh3_64, xxh3_128
 from operators.dedup.keeper import COLUMNS, candidates, verdicts
 from operators.dedup.partitions import CANDIDATE_BYTES, partitions
 from operators.document import parameters, with_columns
+from operators.hashes import xxh3_64, xxh3_128
 from operators.phases import DOCUMENTS, GlobalOperator, Phase
 
 

@@ -22,8 +22,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from operators.dedup.hashes import xxh3_64
 from operators.document import Pinned
+from operators.hashes import xxh3_64
 
 FORMAT = 1  # of the cached files; bumped when entries are read or hashed differently
 BLOCK = 1 << 18  # entries hashed at once

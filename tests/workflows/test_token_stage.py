@@ -25,10 +25,10 @@ def test_parts_are_contiguous_cover_all_and_stay_near_the_bound(sizes: list[int]
 @given(st.lists(st.text(max_size=8), unique=True, min_size=1, max_size=50), st.integers(1, 10**7))
 def test_a_document_goes_to_the_same_place_in_any_company(ids: list[str], characters: int) -> None:
     cuts = cut_splits({"validation": 0.2, "test": 0.1}, characters, 1000)
-    keys, partitions = assign(ids, ids, cuts)
+    keys, partitions = assign(pa.array(ids), pa.array(ids), cuts)
     assert partitions.max() < cuts[-1].first + cuts[-1].partitions
     for n, one in enumerate(ids):
-        key, partition = assign([one], [one], cuts)
+        key, partition = assign(pa.array([one]), pa.array([one]), cuts)
         assert (key[0], partition[0]) == (keys[n], partitions[n])
 
 
@@ -37,7 +37,7 @@ def test_a_cluster_stays_in_one_split_and_shares_are_about_right() -> None:
     assert [(cut.split, cut.first, cut.partitions) for cut in cuts] == [("validation", 0, 1), ("train", 1, 9)]
     ids = [str(n) for n in range(20_000)]
     clusters = [str(n // 2) for n in range(20_000)]
-    _, partitions = assign(ids, clusters, cuts)
+    _, partitions = assign(pa.array(ids), pa.array(clusters), cuts)
     held_out = partitions < 1
     assert (held_out[0::2] == held_out[1::2]).all()
     assert 0.08 < held_out.mean() < 0.12

@@ -4,7 +4,7 @@ import pyarrow as pa
 import pytest
 import xxhash
 
-from operators.dedup.hashes import xxh3_64, xxh3_128
+from operators.hashes import xxh3_64, xxh3_128
 
 VALUES = ["", "a", None, "é中", "x" * 5000]
 

@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 from operators.document import utf8
 
 
-def xxh3_64(column: pa.ChunkedArray | pa.Array) -> NDArray[np.uint64]:
+def xxh3_64(column: pa.ChunkedArray | pa.Array, seed: int = 0) -> NDArray[np.uint64]:
+    """The 64-bit hash of each string; nulls hash as empty."""
     data, offsets = utf8(column)
     view, ends = data.data, offsets.tolist()
     digest = xxhash.xxh3_64_intdigest
-    return np.array([digest(view[a:b]) for a, b in zip(ends, ends[1:], strict=False)], np.uint64)
+    return np.array([digest(view[a:b], seed) for a, b in zip(ends, ends[1:], strict=False)], np.uint64)
 
 
 def xxh3_128(column: pa.ChunkedArray | pa.Array, seed: int = 0) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
