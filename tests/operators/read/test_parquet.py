@@ -116,7 +116,7 @@ class Pickled(pa.ExtensionType):
     built = 0
 
     def __init__(self) -> None:
-        super().__init__(pa.binary(), "ray.data.arrow_pickled_object")
+        super().__init__(pa.binary(), "evil.pickled_object")
 
     def __arrow_ext_serialize__(self) -> bytes:
         return b"canary"
@@ -141,7 +141,7 @@ def test_extension_types_are_never_built(tmp_path: Path, depth: int, pad: str) -
         assert len(cut(whole(path), opened, 1, Fields())) == 1
         assert Pickled.built == 0
     finally:
-        pa.unregister_extension_type("ray.data.arrow_pickled_object")
+        pa.unregister_extension_type("evil.pickled_object")
 
 
 @pytest.mark.parametrize("data", [b"", b"PAR1", b"hello" * 20, b"PAR1" + bytes(20) + b"PAR1", b"\xff" * 30 + b"PAR1"])
