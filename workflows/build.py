@@ -16,13 +16,12 @@ from typing import Any
 import orjson
 
 from cluster import commit
-from cluster.storage import InputObject, StorageError, Store, list_inputs, open_store
-from operators.document import SCHEMA
+from cluster.storage import StorageError, Store, open_store
 from operators.limit import Limit
-from operators.read.span import ReadError, format_of
 from workflows.explain import dropped_samples, quarantine_samples
 from workflows.global_stage import run_global_stage
-from workflows.map_stage import check_inputs, input_columns, run_map_stage
+from workflows.inputs import check_columns, snapshot
+from workflows.map_stage import check_inputs, run_map_stage
 from workflows.recipe import ParameterError, Params, Recipe, RecipeError, load_recipe, load_workflow
 from workflows.report import render
 from workflows.stage import (
@@ -111,61 +110,10 @@ def prepare(
         _stage_named(stage, force)
     job = Job(store, recipe, inputs, progress or Progress())
     check_inputs(job)
-    _check_columns(stage, job)
+    check_columns(stage, job)
     if isinstance(stage, TokenStage) and not stage.steps and set(recipe.shards.formats) != {"parquet"}:
         raise located(("shards", "formats"), f"without a tokenizer only parquet, got {recipe.shards.formats}")
     return Prepared(recipe, stage, job, ignored)
-
-
-def snapshot(recipe: Recipe) -> tuple[tuple[dict[str, Any], ...], tuple[str, ...]]:
-    """The inputs as they are now, each file once, and the files that were passed over for their kind."""
-    found: dict[str, dict[str, Any]] = {}
-    ignored: list[str] = []
-    places: dict[tuple[str | None, str], str] = {}
-    output = Path(recipe.output).resolve()
-    own = False
-    for number, given in enumerate(recipe.inputs):
-        try:
-            listed: list[InputObject] = list_inputs(given.path)
-        except OSError as error:
-            raise RecipeError(f"inputs.{number}: {error}") from error
-        for item in listed:
-            if Path(item.url).resolve().is_relative_to(output):
-                own = True  # our own files, where the output lies in a folder of inputs
-                continue
-            if item.url in found:
-                if found[item.url]["source"] != given.source:
-                    raise RecipeError(f"inputs.{number}: {item.url} is among the inputs already, with another source")
-                continue
-            if not _is_unicode(item.rel):
-                raise RecipeError(f"inputs.{number}: {item.url!r}: its name is not UTF-8; rename it")
-            kind = format_of(item.rel)
-            if kind is None:
-                if len(listed) == 1:
-                    raise RecipeError(f"inputs.{number}: {item.url} is of no kind that can be read")
-                ignored.append(item.url)
-                continue
-            other = places.setdefault((given.source, item.rel), item.url)
-            if other != item.url:
-                raise RecipeError(
-                    f"inputs.{number}: {item.url} and {other} would give their documents the same ids: "
-                    "name the `source` of one input, or take their common folder as one input"
-                )
-            carried = {"source": given.source, "priority": given.priority, "weight": given.weight}
-            found[item.url] = dataclasses.asdict(item) | carried | {"format": kind}
-    if not found and own:
-        raise RecipeError(f"inputs: all that is there lies in the output {recipe.output}")
-    if not found:
-        raise RecipeError(f"inputs: none of {len(ignored)} files is of a kind that can be read")
-    return tuple(sorted(found.values(), key=lambda item: (item["rel"], item["url"]))), tuple(ignored)
-
-
-def _is_unicode(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _stage_named(stage: Stage, name: str) -> Stage:
@@ -184,28 +132,6 @@ def _sampled(stage: Stage, limit: int) -> Stage:
             below = Stage("sample", below, (Limit(documents=limit),))
     assert below is not None
     return below
-
-
-def _check_columns(stage: Stage, job: Job) -> None:
-    """Every column an operator needs must come from the schema, an operator before it, or the input itself."""
-    pages = next((item for item in job.inputs if item["format"] in ("warc", "html")), None)
-    needed = {column for one in stage.chain() for step in one.steps for column in step.operator.needs}
-    if pages is not None and "payload" not in needed:
-        raise RecipeError(f"inputs: {pages['url']} holds pages, and no operator extracts their text (use extract)")
-    known = {*SCHEMA.names, "chars"}
-    from_input: set[str] | None = None
-    for one in stage.chain():
-        for name, operator in one.steps:
-            missing = sorted(set(operator.needs) - known)
-            if missing and from_input is None:
-                try:
-                    from_input = input_columns(job)
-                except ReadError as error:
-                    raise RecipeError(f"inputs: {error}") from error
-            if from_input is not None and (unknown := [c for c in missing if c not in from_input]):
-                have = ", ".join(sorted(known | from_input))
-                raise RecipeError(f"params.{name}: no column {unknown[0]!r}; there are: {have}")
-            known |= set(operator.adds)
 
 
 def plan(prepared: Prepared) -> dict[str, Any]:
