@@ -198,15 +198,16 @@ def build(prepared: Prepared, force: str | None = None, publish: bool = True) ->
     if not isinstance(prepared.stage, TokenStage):
         return result | {"committed": False, "log_number": None}
     manifest, digest = _save(store, manifest)
-    write_report(store, manifest)
-    if not publish:
-        return result | {"committed": False, "log_number": None}
-    check_gates(prepared.recipe, manifest)
-    if parent is not None and parent.visible == [manifest["build_id"]] and parent.manifest_sha256 == digest:
-        return result | {"committed": False, "log_number": parent.number}
-    entry = commit.append(store, parent, "build", manifest["build_id"], digest, [manifest["build_id"]])
-    write_report(store, manifest)
-    return result | {"committed": True, "log_number": entry.number}
+    try:
+        if not publish:
+            return result | {"committed": False, "log_number": None}
+        check_gates(prepared.recipe, manifest)
+        if parent is not None and parent.visible == [manifest["build_id"]] and parent.manifest_sha256 == digest:
+            return result | {"committed": False, "log_number": parent.number}
+        entry = commit.append(store, parent, "build", manifest["build_id"], digest, [manifest["build_id"]])
+        return result | {"committed": True, "log_number": entry.number}
+    finally:
+        write_report(store, manifest)  # once its place in the log is known; a refused build has one too
 
 
 def check_output(store: Store) -> None:

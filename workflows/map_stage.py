@@ -91,10 +91,14 @@ def unit_bytes(job: Job) -> int:
     return max(MIN_UNIT_BYTES, min(MAX_UNIT_BYTES, total // (UNITS_PER_CPU * cpus())))
 
 
+def _first_of_each_kind(job: Job) -> list[dict[str, Any]]:
+    kinds = sorted({item["format"] for item in job.inputs})
+    return [next(item for item in job.inputs if item["format"] == kind) for kind in kinds]
+
+
 def check_inputs(job: Job) -> None:
     """Open the first file of each kind: most mistakes show there already. Raises RecipeError."""
-    for kind in sorted({item["format"] for item in job.inputs}):
-        first = next(item for item in job.inputs if item["format"] == kind)
+    for first in _first_of_each_kind(job):
         try:
             cut(whole_file(first), open_input, first["size"], _fields(job))
         except (Unreadable, OSError) as error:
@@ -107,8 +111,7 @@ def check_inputs(job: Job) -> None:
 def input_columns(job: Job) -> set[str]:
     """Columns of the tabular inputs, by the first batch of the first file of each kind."""
     found: set[str] = set()
-    for kind in sorted({item["format"] for item in job.inputs}):
-        first = next(item for item in job.inputs if item["format"] == kind)
+    for first in _first_of_each_kind(job):
         for batch in read(whole_file(first), open_input, _fields(job)):
             found.update(batch.docs.column_names)
             break
@@ -179,7 +182,7 @@ class MapTask:
             fate: TableWriter(self.store, f"{self.folder}/{fate}", number)
             for fate in ("kept", "dropped", "quarantined")
         }
-        totals = _Totals(self.steps)
+        totals = Totals(self.steps)
         with writers["kept"] as kept, writers["dropped"] as dropped, writers["quarantined"] as quarantined:
             for batch, result in results:
                 totals.add(batch, result)
@@ -220,8 +223,8 @@ def explained(dropped: pa.Table, text: bool) -> pa.Table:
     return dropped.select([name for name in wanted if name in dropped.column_names])
 
 
-class _Totals:
-    """Sums over a unit's batches."""
+class Totals:
+    """What steps did to a unit, summed over its batches: the accounting part of its record."""
 
     def __init__(self, steps: Sequence[Step]) -> None:
         self.counts: list[dict[str, Any]] = [

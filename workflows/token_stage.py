@@ -27,18 +27,16 @@ from cluster.units import Record, peak_rss_bytes, run_units
 from operators.apply import Step, apply
 from operators.document import SCHEMA, with_columns
 from operators.hashes import xxh3_64
+from operators.read.span import QUARANTINE, Batch
 from operators.tokens.pack import Pack, flat_tokens
 from operators.tokens.tokenizer import Fitted, Tokenizer
-from workflows import profile
-from workflows.map_stage import explained
+from workflows.map_stage import Totals, explained
 from workflows.stage import (
     ConservationError,
     Job,
     Manifest,
     TokenStage,
-    add_counts,
     basis_of,
-    characters,
     fingerprint,
     folder_of,
     summarise,
@@ -137,21 +135,13 @@ class SpreadTask:
 
     def __call__(self, number: int, work: Entry) -> Record:
         kept: list[pa.Table] = []
-        totals: list[dict[str, Any]] = []
-        profiles: list[dict[str, Any]] = []
-        drops: list[dict[str, Any]] = []
-        gone: list[dict[str, Any]] = []
-        rows_in = 0
+        totals = Totals(self.steps)
         with TableWriter(self.store, f"{self.folder}/dropped", number) as dropped:
             for docs in iterate_entry(self.store, work):
                 result = apply(self.steps, docs)
-                rows_in += docs.num_rows
+                totals.add(Batch(docs, QUARANTINE.empty_table()), result)
                 kept.append(result.kept)
                 dropped.write(explained(result.dropped, self.dropped_text))
-                totals.append({count.name: vars(count) for count in result.counts})
-                profiles.append(profile.profile(result.kept))
-                gone.append(profile.profile(result.dropped))
-                drops.append(profile.drop_profile(result.dropped))
         table = pa.concat_tables(kept, promote_options="permissive").combine_chunks()
         clusters = table["cluster"] if "cluster" in table.column_names else table["id"]
         keys, partition = assign(table["id"], clusters, self.cuts)
@@ -159,32 +149,10 @@ class SpreadTask:
         table = large(with_columns(table, {"key": pa.array(keys)}))
         key = f"{self.folder}/exchange/documents/{number:06d}.arrow"
         write_partitions(self.store, key, table, partition, partitions)
-        operators = [self._added(step.name, totals) for step in self.steps]
-        kept_characters = sum(p["characters"] for p in profiles)
-        return {
-            "rows_in": rows_in,
-            "created": 0,
-            "kept": table.num_rows,
-            "dropped": add_counts(o["dropped"] for o in operators),
-            "quarantined": 0,
-            "quarantine_reasons": {},
-            "characters": characters(operators, kept_characters),
-            "operators": operators,
-            "profile": {
-                "in": profile.merge([*profiles, *gone]),
-                "kept": profile.merge(profiles),
-                "dropped": profile.merge(drops),
-            },
+        return totals.record() | {
             "files": {"kept": [], "dropped": dropped.entries, "quarantined": []},
             "columns": [name for name in table.column_names if table[name].null_count < table.num_rows],
-            "peak_rss_bytes": peak_rss_bytes(),
         }
-
-    @staticmethod
-    def _added(name: str, totals: list[dict[str, Any]]) -> dict[str, Any]:
-        parts = [total[name] for total in totals]
-        sums = {key: sum(part[key] for part in parts) for key in parts[0] if key not in ("name", "dropped")}
-        return {"name": name, "dropped": add_counts(part["dropped"] for part in parts), **sums}
 
 
 @dataclass(frozen=True)
