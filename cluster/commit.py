@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import datetime
 import secrets
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Literal
 
 import orjson
 from pydantic import BaseModel, ConfigDict
@@ -11,6 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from cluster.storage import AlreadyExists, Store
 
 LATEST = "_log/LATEST"
+Op = Literal["build", "nightly", "rollback", "retract"]
 
 
 class CommitLost(RuntimeError):
@@ -18,16 +21,19 @@ class CommitLost(RuntimeError):
 
 
 class LogEntry(BaseModel):
-    """One commit. `visible` lists the builds that readers see from here on."""
+    """One commit: what readers see from here on."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     number: int
     parent: int
-    op: str
-    build: str
-    manifest_sha256: str
-    visible: list[str]
+    op: Op
+    build: str  # the newest of the visible builds
+    manifest_sha256: str  # of its manifest
+    visible: list[str]  # builds, oldest first
+    manifests: dict[str, str]  # sha256 of the manifest of each visible build
+    tombstones: str | None  # sha256 of the set of ids that were ever retracted
+    created: str
     nonce: str
 
 
@@ -47,13 +53,34 @@ def read_entry(store: Store, number: int) -> LogEntry:
     return LogEntry.model_validate_json(store.read(entry_key(number)))
 
 
+def entries(store: Store) -> Iterator[LogEntry]:
+    """All entries, the newest first."""
+    newest = head(store)
+    if newest is not None:
+        yield newest
+        for number in range(newest.number - 1, 0, -1):
+            yield read_entry(store, number)
+
+
 def append(
-    store: Store, parent: LogEntry | None, op: str, build: str, manifest_sha256: str, visible: list[str]
+    store: Store, parent: LogEntry | None, op: Op, manifests: Mapping[str, str], tombstones: str | None = None
 ) -> LogEntry:
-    """Commit as the successor of `parent`. Raises CommitLost when somebody else is that already."""
+    """Commit as the successor of `parent`; `manifests` are the visible builds, oldest first, with the sha256 of the
+    manifest of each. `tombstones` unset: those of the parent. Raises CommitLost when somebody else succeeded it."""
     number = parent.number + 1 if parent else 1
-    fields: dict[str, Any] = {"op": op, "build": build, "manifest_sha256": manifest_sha256, "visible": visible}
-    entry = LogEntry(number=number, parent=number - 1, nonce=secrets.token_hex(16), **fields)
+    build, digest = list(manifests.items())[-1]
+    entry = LogEntry(
+        number=number,
+        parent=number - 1,
+        op=op,
+        build=build,
+        manifest_sha256=digest,
+        visible=list(manifests),
+        manifests=dict(manifests),
+        tombstones=tombstones or (parent.tombstones if parent else None),
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        nonce=secrets.token_hex(16),
+    )
     try:
         store.write(entry_key(number), orjson.dumps(entry.model_dump(), option=orjson.OPT_INDENT_2), if_absent=True)
     except AlreadyExists as error:

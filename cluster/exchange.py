@@ -7,6 +7,7 @@ the files into memory and reads batch p of each. Ray's own shuffles hang or fail
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 
 import numpy as np
@@ -16,15 +17,26 @@ from numpy.typing import NDArray
 
 from cluster.storage import Store
 
+READERS = 16
+
 
 def write_partitions(store: Store, key: str, table: pa.Table, partition: NDArray[np.int64], partitions: int) -> None:
     """Write `table` as one Arrow file of `partitions` record batches; row i goes into batch `partition[i]`."""
     order = np.argsort(partition, kind="stable")
     bounds = np.searchsorted(partition[order], np.arange(partitions + 1))
-    with store.writer(key) as path, pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as out:
+    with _written(store, key, table.schema) as out:
         for p in range(partitions):
             part = table.take(pa.array(order[bounds[p] : bounds[p + 1]]))
             out.write_batch(_one_batch(part))
+
+
+@contextmanager
+def _written(store: Store, key: str, schema: pa.Schema) -> Iterator[pa.ipc.RecordBatchFileWriter]:
+    with store.scratch() as folder:
+        path = folder / "table.arrow"
+        with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, schema) as out:
+            yield out
+        store.publish(path, key)
 
 
 def _one_batch(table: pa.Table) -> pa.RecordBatch:
@@ -40,14 +52,18 @@ def _one_batch(table: pa.Table) -> pa.RecordBatch:
 
 @contextmanager
 def open_partition(store: Store, keys: Sequence[str], p: int) -> Iterator[pa.Table]:
-    """The rows of partition `p` from the files at `keys`, in the order of `keys`, mapped into memory."""
-    with ExitStack() as stack:
-        batches = []
-        for key in keys:
-            path = stack.enter_context(store.local(key))
-            reader = pa.ipc.open_file(stack.enter_context(pa.memory_map(str(path))))
-            batches.append(pa.Table.from_batches([reader.get_batch(p)]))
-        yield concatenate(batches)
+    """The rows of partition `p` from the files at `keys`, in the order of `keys`; local files are mapped."""
+
+    def batch(key: str) -> tuple[pa.NativeFile, pa.Table]:
+        file = store.open(key)
+        return file, pa.Table.from_batches([pa.ipc.open_file(file).get_batch(p)])
+
+    with ExitStack() as stack, ThreadPoolExecutor(READERS) as pool:  # in object storage each read waits for an answer
+        tables = []
+        for file, table in pool.map(batch, keys):
+            stack.enter_context(file)
+            tables.append(table)
+        yield concatenate(tables)
 
 
 def concatenate(tables: Sequence[pa.Table]) -> pa.Table:
@@ -99,11 +115,11 @@ def _as_type(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
 
 def write_table(store: Store, key: str, table: pa.Table) -> None:
     """Write one Arrow file."""
-    with store.writer(key) as path, pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as out:
+    with _written(store, key, table.schema) as out:
         out.write_table(table)
 
 
 def read_table(store: Store, key: str) -> pa.Table:
     """Read one Arrow file into memory."""
-    with store.local(key) as path, pa.OSFile(str(path), "rb") as file:
+    with store.open(key) as file:
         return pa.ipc.open_file(file).read_all()

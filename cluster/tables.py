@@ -21,14 +21,16 @@ one selects by its column `row`, adding columns: verdicts and ranks are written 
 
 
 class TableWriter:
-    """Writes tables to `<prefix>/<number>.parquet`. A new file starts where the schema changes, unless columns are only
-    missing, and after FILE_BYTES: later stages take a file whole. Use as a context."""
+    """Writes tables to `<prefix>/<number>-<sha12>.parquet`: what a manifest names is never written over. A new file
+    starts where the schema changes, unless columns are only missing, and after FILE_BYTES: later stages take a file
+    whole. Use as a context."""
 
     def __init__(self, store: Store, prefix: str, number: int, over: Entry | None = None) -> None:
         self.entries: list[Entry] = []
         self._store, self._prefix, self._number, self._over = store, prefix, number, over
         self._stack = ExitStack()
         self._writer: pq.ParquetWriter | None = None
+        self._path = Path()
         self._rows = self._size = 0
 
     def __enter__(self) -> TableWriter:
@@ -50,9 +52,7 @@ class TableWriter:
             if self._size > FILE_BYTES or table.schema != self._writer.schema:
                 self._finish()
         if self._writer is None:
-            part = f"-{len(self.entries)}" if self.entries else ""
-            self._key = f"{self._prefix}/{self._number:06d}{part}.parquet"
-            self._path: Path = self._stack.enter_context(self._store.writer(self._key))
+            self._path = self._stack.enter_context(self._store.scratch()) / "table.parquet"
             self._writer = pq.ParquetWriter(
                 self._path, table.schema, compression="zstd", write_page_checksum=True, store_schema=True
             )
@@ -65,10 +65,13 @@ class TableWriter:
             return
         self._writer.close()
         self._writer = None
-        entry: Entry = {"path": self._key, "rows": self._rows, "bytes": self._path.stat().st_size}
-        entry |= {"sha256": file_sha256(self._path), "over": self._over}
+        sha256 = file_sha256(self._path)
+        part = f"-{len(self.entries)}" if self.entries else ""
+        key = f"{self._prefix}/{self._number:06d}{part}-{sha256[:12]}.parquet"
+        entry: Entry = {"path": key, "rows": self._rows, "bytes": self._path.stat().st_size}
+        self._store.publish(self._path, key)
         self._stack.close()
-        self.entries.append(entry)
+        self.entries.append(entry | {"sha256": sha256, "over": self._over})
         self._rows = self._size = 0
 
 
@@ -88,6 +91,16 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def _parquet(source: pa.NativeFile) -> pq.ParquetFile:
+    return pq.ParquetFile(source, page_checksum_verification=True, pre_buffer=True)
+
+
+def columns_of(store: Store, entry: Entry) -> list[str]:
+    """The columns of a file itself, without those of the layers below it."""
+    with store.open(entry["path"]) as source, _parquet(source) as file:
+        return [str(name) for name in file.schema_arrow.names]
+
+
 def read_entry(store: Store, entry: Entry, columns: Sequence[str] | None = None) -> pa.Table:
     """The rows of a manifest's file with the asked columns that exist (all without `columns`), layers resolved."""
     return pa.concat_tables(list(iterate_entry(store, entry, columns)), promote_options="default")
@@ -96,7 +109,7 @@ def read_entry(store: Store, entry: Entry, columns: Sequence[str] | None = None)
 def iterate_entry(store: Store, entry: Entry, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
     """The same, a row group of the lowest layer at a time, so that memory is bounded by row groups. Never empty."""
     if entry["over"] is None:
-        with store.local(entry["path"]) as path, pq.ParquetFile(path, page_checksum_verification=True) as file:
+        with store.open(entry["path"]) as source, _parquet(source) as file:
             names = file.schema_arrow.names
             wanted = names if columns is None else [c for c in columns if c in names]
             if file.metadata.num_row_groups == 0 or not wanted:
@@ -105,8 +118,8 @@ def iterate_entry(store: Store, entry: Entry, columns: Sequence[str] | None = No
                 for group in range(file.metadata.num_row_groups):
                     yield file.read_row_group(group, columns=wanted)
         return
-    with store.local(entry["path"]) as path:
-        layer = pq.read_table(path, page_checksum_verification=True)
+    with store.open(entry["path"]) as source, _parquet(source) as file:
+        layer = file.read()
     extra = [name for name in layer.column_names if name != "row" and (columns is None or name in columns)]
     below = None if columns is None else [c for c in columns if c not in extra] or ["id"]
     rows = layer["row"].to_numpy()

@@ -15,6 +15,7 @@ import secrets
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -24,6 +25,7 @@ import pyarrow as pa
 from cluster.storage import AlreadyExists, Store
 
 MAX_STARTS = 3
+READERS = 16  # threads that read done-records: in object storage each waits for an answer
 MAX_ISOLATIONS = 3  # starts of `isolate`, which can lose its worker too: to the memory monitor, or with its node
 Record = dict[str, Any]
 
@@ -114,9 +116,12 @@ def run_units(
     first. Raises UnitFailed.
     """
     records: dict[int, Record] = {}
-    for key in store.list(f"{folder}/_done"):
+    done = [stored.key for stored in store.list(f"{folder}/_done")]
+    with ThreadPoolExecutor(READERS) as pool:
+        found = list(pool.map(store.read, done))
+    for key, line in zip(done, found, strict=True):
         number = int(key.rsplit("/", 1)[1].removesuffix(".json"))
-        record = orjson.loads(store.read(key))
+        record = orjson.loads(line)
         if number < len(works) and record["made_from"] == made_from(basis, orjson.dumps(works[number])):
             records[number] = record
             on_done(record)

@@ -128,7 +128,7 @@ def test_the_snippets_that_need_no_torch_find_and_read_shards(tmp_path: Path, mo
     records = write_shard(Path("corpora/web", folder), "train-00000-00", docs, ["megatron"], tokenizer())
     shards = [{**dataclasses.asdict(record), "split": "train", "path": f"{folder}/{record.path}"} for record in records]
     store.write("builds/b1/manifest.json", json.dumps({"shards": shards}).encode())
-    commit.append(store, None, "build", "b1", "0" * 64, ["b1"])
+    commit.append(store, None, "build", {"b1": "0" * 64})
     snippets = dict(re.findall(r"```python snippet=(\w+)\n(.*?)```", page("shards.md"), re.DOTALL))
     names: dict[str, Any] = {}
     for snippet in ("manifest", "numpy", "datasets"):

@@ -16,8 +16,9 @@ from typing import Any
 import orjson
 
 from cluster import commit
-from cluster.storage import StorageError, Store, open_store
+from cluster.storage import StorageError, Store, check_writable, open_store
 from operators.limit import Limit
+from workflows.corpus import newest_build, save_build
 from workflows.explain import dropped_samples, quarantine_samples
 from workflows.global_stage import run_global_stage
 from workflows.inputs import check_columns, snapshot
@@ -197,14 +198,14 @@ def build(prepared: Prepared, force: str | None = None, publish: bool = True) ->
     result = summary(manifest)
     if not isinstance(prepared.stage, TokenStage):
         return result | {"committed": False, "log_number": None}
-    manifest, digest = _save(store, manifest)
+    manifest, digest = save_build(store, manifest)
     try:
         if not publish:
             return result | {"committed": False, "log_number": None}
         check_gates(prepared.recipe, manifest)
-        if parent is not None and parent.visible == [manifest["build_id"]] and parent.manifest_sha256 == digest:
+        if parent is not None and parent.manifests == {manifest["build_id"]: digest}:
             return result | {"committed": False, "log_number": parent.number}
-        entry = commit.append(store, parent, "build", manifest["build_id"], digest, [manifest["build_id"]])
+        entry = commit.append(store, parent, "build", {manifest["build_id"]: digest})
         return result | {"committed": True, "log_number": entry.number}
     finally:
         write_report(store, manifest)  # once its place in the log is known; a refused build has one too
@@ -213,34 +214,9 @@ def build(prepared: Prepared, force: str | None = None, publish: bool = True) ->
 def check_output(store: Store) -> None:
     """Raises RecipeError where nothing can be written."""
     try:
-        store.write("_writable", b"")
-        store.delete("_writable")
+        check_writable(store)
     except OSError as error:
         raise RecipeError(f"output: {store.url} cannot be written: {error.strerror or error}") from error
-
-
-def _save(store: Store, manifest: Manifest) -> tuple[Manifest, str]:
-    """Write the build's manifest, or take the one that an earlier run of the same build wrote, if it names the same
-    files: what a commit refers to is never replaced by a mere repetition. (manifest, its sha256)"""
-    key = f"builds/{manifest['build_id']}/manifest.json"
-    if store.exists(key):
-        before: Manifest = orjson.loads(store.read(key))
-        if _files(before) == _files(manifest):
-            return before, hashlib.sha256(store.read(key)).hexdigest()
-    data = orjson.dumps(manifest, option=orjson.OPT_INDENT_2)
-    digest = hashlib.sha256(data).hexdigest()
-    store.write(manifest_key(manifest["build_id"], digest), data)  # what a commit will name, never written again
-    store.write(key, data)
-    return manifest, digest
-
-
-def manifest_key(build: str, digest: str) -> str:
-    """Where the manifest with that sha256 lies; `manifest.json` beside it is the newest one."""
-    return f"builds/{build}/manifest-{digest[:12]}.json"
-
-
-def _files(manifest: Manifest) -> list[Any]:
-    return [manifest["shards"], *(stage["files"] for stage in manifest["stages"])]
 
 
 def run_stages(stage: Stage, job: Job, force: str | None = None) -> list[Manifest]:
@@ -336,29 +312,6 @@ def check_gates(recipe: Recipe, manifest: Manifest) -> None:
     if share > recipe.gates.max_drop_share:
         bound = recipe.gates.max_drop_share
         raise GateRefused(f"gates.max_drop_share: {share:.4f} of {rows} documents were dropped, at most {bound} may be")
-
-
-def load_build(store: Store, name: str) -> Manifest:
-    """A build's manifest. Raises RecipeError when there is none."""
-    key = f"builds/{name}/manifest.json"
-    if not store.exists(key):
-        raise RecipeError(f"{store.url}: there is no build {name!r}")
-    manifest: Manifest = orjson.loads(store.read(key))
-    return manifest
-
-
-def newest_build(store: Store) -> Manifest:
-    """The manifest of the committed build, else of the newest one that was refused."""
-    entry = commit.head(store)
-    if entry is not None:
-        committed: Manifest = orjson.loads(store.read(manifest_key(entry.build, entry.manifest_sha256)))
-        return committed
-    found = [
-        orjson.loads(store.read(k)) for k in store.list("builds") if k.count("/") == 2 and k.endswith("manifest.json")
-    ]
-    if not found:
-        raise RecipeError(f"{store.url}: there is no build here")
-    return max(found, key=lambda manifest: (manifest["created"], manifest["build_id"]))
 
 
 def write_report(store: Store, manifest: Manifest) -> str:

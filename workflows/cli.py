@@ -305,7 +305,7 @@ def doctor(output: Annotated[str | None, typer.Argument(help="also try to write 
 
 def _opened(output: str, build: str | None) -> tuple[Store, dict[str, Any]]:
     from cluster.storage import open_store
-    from workflows.build import load_build, newest_build
+    from workflows.corpus import load_build, newest_build
 
     store = open_store(output)
     return store, load_build(store, build) if build else newest_build(store)

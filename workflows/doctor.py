@@ -11,7 +11,7 @@ import tempfile
 from typing import NamedTuple
 
 from cluster.session import numba_cache
-from cluster.storage import open_store
+from cluster.storage import check_writable, open_store
 
 PYTHON = ((3, 11), (3, 14))
 FREE_BYTES = 5 << 30
@@ -79,8 +79,7 @@ def _ray_authentication() -> Finding:
 def _output(output: str) -> Finding:
     try:
         store = open_store(output)
-        store.write("_doctor", b"")
-        store.delete("_doctor")
+        check_writable(store)
         return Finding("output", True, f"{store.url} can be written")
     except OSError as error:
         return Finding("output", False, str(error))

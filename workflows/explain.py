@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from cluster import commit
+from cluster.artefacts import artefact_key
 from cluster.flat_formats import ShardError
 from cluster.shard_reader import ShardRecord, Sidecar, verify_shard
-from cluster.storage import Store
-from cluster.tables import Entry, file_sha256, read_entry
+from cluster.storage import Missing, Store
+from cluster.tables import Entry, columns_of, file_sha256, read_entry
 from operators.document import DROP
+from workflows.corpus import manifest_key
 from workflows.stage import ConservationError, Manifest, check_conservation
 
 SAMPLES = 20
@@ -54,13 +53,8 @@ def _rows(store: Store, entries: list[Entry], doc_id: str) -> Iterator[dict[str,
         ids = read_entry(store, entry, ["id"])["id"]
         at = pc.index(ids, pa.scalar(doc_id, ids.type)).as_py()
         if at >= 0:
-            columns = [c for c in _explaining(store, entry) if c != "text"]
+            columns = [c for c in columns_of(store, entry) if c != "text"]
             yield read_entry(store, entry, columns).slice(at, 1).to_pylist()[0]
-
-
-def _explaining(store: Store, entry: Entry) -> list[str]:
-    with store.local(entry["path"]) as path:
-        return [str(name) for name in pq.read_schema(path).names]
 
 
 def dropped_samples(store: Store, manifest: Manifest) -> dict[str, list[dict[str, Any]]]:
@@ -107,16 +101,14 @@ def verify(store: Store) -> Iterator[tuple[str, str | None]]:
     if entry is None:
         yield "log", "no build is committed here"
         return
-    for name in entry.visible:
-        committed = name == entry.build
-        key = f"builds/{name}/manifest{'-' + entry.manifest_sha256[:12] if committed else ''}.json"
+    for build, digest in entry.manifests.items():
+        key = manifest_key(build, digest)
         if not store.exists(key):
             yield key, "missing"
             continue
         raw = store.read(key)
-        if committed:
-            same = hashlib.sha256(raw).hexdigest() == entry.manifest_sha256
-            yield f"{key} against the log", None if same else "its sha256 is not the one that was committed"
+        same = hashlib.sha256(raw).hexdigest() == digest
+        yield f"{key} against the log", None if same else "its sha256 is not the one that was committed"
         yield from _verify_build(store, orjson.loads(raw))
 
 
@@ -141,10 +133,9 @@ def _verify_build(store: Store, manifest: Manifest) -> Iterator[tuple[str, str |
             yield f"stage {stage['name']}: {fate} rows in files", wrong
     for shard in manifest["shards"]:
         yield shard["path"], _verify_shard(store, shard)
-    if manifest["tokenizer"] and store.exists(f"artefacts/{manifest['tokenizer']['sha256']}"):
-        sha256 = manifest["tokenizer"]["sha256"]
-        same = hashlib.sha256(store.read(f"artefacts/{sha256}")).hexdigest() == sha256
-        yield f"artefacts/{sha256}", None if same else "its sha256 is not its name"
+    if manifest["tokenizer"] and store.exists(key := artefact_key(manifest["tokenizer"]["sha256"])):
+        same = hashlib.sha256(store.read(key)).hexdigest() == manifest["tokenizer"]["sha256"]
+        yield key, None if same else "its sha256 is not its name"
     for kind in sorted({shard["format"] for shard in manifest["shards"]}):
         shards = [shard for shard in manifest["shards"] if shard["format"] == kind]
         wrong_totals = [
@@ -156,25 +147,21 @@ def _verify_build(store: Store, manifest: Manifest) -> Iterator[tuple[str, str |
 
 
 def _verify_file(store: Store, entry: Entry) -> str | None:
-    if not store.exists(entry["path"]):
+    try:
+        with store.local(entry["path"]) as root:
+            same = file_sha256(root / entry["path"]) == entry["sha256"]
+    except Missing:
         return "missing"
-    with store.local(entry["path"]) as path:
-        return None if file_sha256(path) == entry["sha256"] else "its sha256 is not the one in the manifest"
+    return None if same else "its sha256 is not the one in the manifest"
 
 
 def _verify_shard(store: Store, shard: dict[str, Any]) -> str | None:
     """Hashes, sizes and the counts that the shard's own index gives, against the manifest."""
     sidecars = tuple(Sidecar(**sidecar) for sidecar in shard["sidecars"])
     record = ShardRecord(**{k: v for k, v in shard.items() if k not in ("split", "sidecars")}, sidecars=sidecars)
-    with ExitStack() as stack:
-        files: list[ShardRecord | Sidecar] = [record, *sidecars]
-        for file in files:
-            if not store.exists(file.path):
-                return f"{file.path} is missing"
-            path = stack.enter_context(store.local(file.path))
-        root = Path(str(path).removesuffix(file.path))
-        try:
+    try:
+        with store.local(record.path, *(sidecar.path for sidecar in sidecars)) as root:
             verify_shard(root, record)
-        except ShardError as error:
-            return str(error)
+    except (Missing, ShardError) as error:
+        return str(error)
     return None

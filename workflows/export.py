@@ -27,8 +27,8 @@ def export_hf(store: Store, manifest: Manifest, destination: Path) -> list[Path]
     splits: dict[str, dict[str, int]] = {}
     for shard in shards:
         name = Path(shard["path"]).name
-        with store.local(shard["path"]) as path:
-            shutil.copyfile(path, destination / "data" / name)
+        with store.local(shard["path"]) as root:
+            shutil.copyfile(root / shard["path"], destination / "data" / name)
         written.append(destination / "data" / name)
         split = splits.setdefault(shard["split"], {"documents": 0, "bytes": 0})
         split["documents"] += shard["documents"]

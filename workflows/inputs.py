@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from cluster.storage import InputObject, list_inputs
+from cluster.inputs import InputObject, list_inputs
 from operators.document import SCHEMA
 from operators.read.span import ReadError, format_of
 from workflows.map_stage import input_columns

@@ -13,8 +13,9 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cluster.inputs import describe_input, open_input
 from cluster.session import cpus
-from cluster.storage import AlreadyExists, Store, describe_input, open_input
+from cluster.storage import AlreadyExists, Store
 from cluster.tables import TableWriter, iterate_entry
 from cluster.units import Record, peak_rss_bytes, run_units
 from operators.apply import Applied, Step, apply, characters
@@ -65,8 +66,8 @@ def plan_reading(stage: Stage, job: Job, folder: str) -> list[Any]:
         task = CutTask(_fields(job), target, job.recipe.on_bad_file)
         records = run_units(job.store, f"{folder}/cut-{target}", chunks, task, f"{stage.name}[plan]")
         if errors := [error for record in records for error in record["errors"]]:
-            for cut_key in list(job.store.list(f"{folder}/cut-{target}")):
-                job.store.delete(cut_key)  # the next run looks again
+            cuts = [stored.key for stored in job.store.list(f"{folder}/cut-{target}")]
+            job.store.delete(cuts)  # the next run looks again
             more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
             raise RecipeError(f"inputs: {errors[0]}{more}")
         spans = [Span(**span) for record in records for span in record["spans"]]

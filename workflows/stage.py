@@ -27,6 +27,7 @@ from workflows import profile
 from workflows.recipe import Recipe, user_modules
 
 MANIFEST_FORMAT = 1
+FATES = ("kept", "dropped", "quarantined")
 Manifest = dict[str, Any]
 
 
@@ -167,16 +168,18 @@ def save_manifest(store: Store, folder: str, manifest: Manifest) -> None:
 
 def sweep(store: Store, folder: str) -> None:
     """Delete what only an unfinished stage needs: exchanged rows and marks of starts."""
-    for key in list(store.list(folder)):
-        if key.startswith((f"{folder}/exchange/", f"{folder}/cut-")) or "/_starts/" in key:
-            store.delete(key)
+    passing = (f"{folder}/exchange/", f"{folder}/cut-")
+    keys = [stored.key for stored in store.list(folder)]
+    store.delete(key for key in keys if key.startswith(passing) or "/_starts/" in key)
 
 
 def discard(store: Store, folder: str) -> None:
-    """Delete a stage, its proofs before what they prove: killed half-way, nothing is left that claims to be done."""
-    keys = list(store.list(folder))
-    for key in sorted(keys, key=lambda k: (not k.endswith("/manifest.json"), "/_done/" not in k, k)):
-        store.delete(key)
+    """Forget that a stage was done, its proofs before what they prove: killed half-way, nothing is left that claims to
+    be done. The files that manifests name stay for the builds that are made of them."""
+    keys = [stored.key for stored in store.list(folder)]
+    store.delete([f"{folder}/manifest.json"])
+    store.delete([key for key in keys if "/_done/" in key])
+    store.delete([key for key in keys if not key.startswith(tuple(f"{folder}/{fate}/" for fate in FATES))])
 
 
 def check_conservation(manifest: Manifest) -> None:
@@ -242,10 +245,7 @@ def summarise(stage: Stage, job: Job, upstream: Manifest | None, records: Sequen
     total["profile"] = {
         side: profile.merge(record["profile"][side] for record in records) for side in ("in", "kept", "dropped")
     }
-    total["files"] = {
-        fate: [entry for record in records for entry in record["files"][fate]]
-        for fate in ("kept", "dropped", "quarantined")
-    }
+    total["files"] = {fate: [entry for record in records for entry in record["files"][fate]] for fate in FATES}
     total["seconds"] = round(seconds, 3)
     total["cpu_seconds"] = round(sum(record["cpu_seconds"] for record in records), 3)
     total["peak_rss_bytes"] = max((record.get("peak_rss_bytes", 0) for record in records), default=0)

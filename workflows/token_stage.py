@@ -6,8 +6,6 @@ documents alone, never on the files they came from. The text moves once, here, t
 
 from __future__ import annotations
 
-import hashlib
-import shutil
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
@@ -18,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from cluster.artefacts import keep, on_disk
 from cluster.exchange import open_partition, read_table, write_partitions, write_table
 from cluster.shard_reader import ShardRecord, Sidecar
 from cluster.shards import write_shard
@@ -76,7 +75,8 @@ def run_token_stage(stage: TokenStage, job: Job, upstream: Manifest) -> Manifest
     spread_records = run_units(job.store, spread_folder, files, spread, label, job.progress.unit, basis)
     keys = tuple(f"{folder}/exchange/documents/{number:06d}.arrow" for number in range(len(files)))
 
-    tokenizer = next((step.operator for step in steps if isinstance(step.operator, Tokenizer)), None)
+    loaded = [step.step(job.store).operator for step in steps]
+    tokenizer = next((operator for operator in loaded if isinstance(operator, Tokenizer)), None)
     works = [[cut.split, number, cut.first + number] for cut in cuts for number in range(cut.partitions)]
     write = ShardTask(
         store=job.store,
@@ -129,16 +129,17 @@ class SpreadTask:
 
     store: Store
     folder: str
-    steps: tuple[Step, ...]
+    steps: tuple[Learned, ...]
     cuts: tuple[Cut, ...]
     dropped_text: bool
 
     def __call__(self, number: int, work: Entry) -> Record:
         kept: list[pa.Table] = []
-        totals = Totals(self.steps)
+        steps = tuple(step.step(self.store) for step in self.steps)
+        totals = Totals(steps)
         with TableWriter(self.store, f"{self.folder}/dropped", number) as dropped:
             for docs in iterate_entry(self.store, work):
-                result = apply(self.steps, docs)
+                result = apply(steps, docs)
                 totals.add(Batch(docs, QUARANTINE.empty_table()), result)
                 kept.append(result.kept)
                 dropped.write(explained(result.dropped, self.dropped_text))
@@ -212,8 +213,7 @@ class ShardTask:
             for record in records:
                 files: list[ShardRecord | Sidecar] = [record, *record.sidecars]
                 for file in files:
-                    with self.store.writer(f"{self.shards}/{file.path}") as path:
-                        shutil.move(folder / file.path, path)
+                    self.store.publish(folder / file.path, f"{self.shards}/{file.path}")
         told = [self._told(asdict(record), split) for record in records]
         main = next((r for r in told if r["format"] == self.formats[0]), told[0])
         columns = {"id": docs["id"], "shard": pa.array([main["path"]] * docs.num_rows, pa.string())}
@@ -254,11 +254,24 @@ def sorted_columns(docs: pa.Table, present: Collection[str]) -> pa.Table:
     return docs.select([name for name in first + rest if name in ALWAYS or name in present])
 
 
-def _fitted(stage: TokenStage, job: Job, step: Step, upstream: Manifest) -> Step:
+class Learned(NamedTuple):
+    """A step whose operator needs what it learned, an artefact of the store: each machine fetches it for itself."""
+
+    name: str
+    operator: Any
+    sha256: str | None
+
+    def step(self, store: Store) -> Step:
+        if self.sha256 is None:
+            return Step(self.name, self.operator)
+        return Step(self.name, self.operator.with_artefact(str(on_disk(store, self.sha256)), self.sha256))
+
+
+def _fitted(stage: TokenStage, job: Job, step: Step, upstream: Manifest) -> Learned:
     """The step, its operator fitted on a sample of the documents if it has to be: those whose ids hash lowest."""
     operator = step.operator
     if not isinstance(operator, Fitted) or operator.fitted:
-        return step
+        return Learned(step.name, operator, None)
     folder = f"{folder_of(stage, job)}/exchange/fit"
     files: list[Entry] = upstream["files"]["kept"]
     share = min(1.0, operator.fit_sample_bytes / max(1, upstream["characters"]["kept"]))
@@ -270,8 +283,7 @@ def _fitted(stage: TokenStage, job: Job, step: Step, upstream: Manifest) -> Step
     job.progress.started(stage.name, f"{step.name} fit", 1)
     fit = FitTask(job.store, operator, keys, share)
     [record] = run_units(job.store, f"{folder}/fit", [None], fit, f"{stage.name}[fit]", basis=basis)
-    with job.store.local(record["artefact"]) as path:
-        return Step(step.name, operator.with_artefact(str(path), record["sha256"]))
+    return Learned(step.name, operator, record["sha256"])
 
 
 @dataclass(frozen=True)
@@ -305,10 +317,7 @@ class FitTask:
         sample = pa.concat_tables([read_table(self.store, key) for key in self.keys]).sort_by("id")
         bound = max(self.share, pc.min(sample["place"]).as_py())
         sample = sample.filter(pc.less_equal(sample["place"], bound))
-        learned = self.operator.fit(sample["text"])
-        sha256 = hashlib.sha256(learned).hexdigest()
-        self.store.write(f"artefacts/{sha256}", learned)
-        return {"artefact": f"artefacts/{sha256}", "sha256": sha256, "peak_rss_bytes": peak_rss_bytes()}
+        return {"sha256": keep(self.store, self.operator.fit(sample["text"])), "peak_rss_bytes": peak_rss_bytes()}
 
 
 def _manifest(

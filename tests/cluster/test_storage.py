@@ -6,15 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from cluster.storage import AlreadyExists, StorageError, list_inputs, open_store
+from cluster.inputs import list_inputs
+from cluster.storage import AlreadyExists, StorageError, open_store
 
 
 def test_a_written_key_is_read_back_listed_and_deleted(tmp_path: Path) -> None:
     store = open_store(str(tmp_path))
     store.write("a/b.json", b"1")
     assert store.read("a/b.json") == b"1"
-    assert list(store.list("a")) == ["a/b.json"]
-    store.delete("a/b.json")
+    assert [stored[:2] for stored in store.list("a")] == [("a/b.json", 1)]
+    store.delete(["a/b.json", "not there"])
     assert not store.exists("a/b.json")
 
 
@@ -26,18 +27,17 @@ def test_if_absent_takes_the_first_and_refuses_the_second(tmp_path: Path) -> Non
     assert store.read("k") == b"first"
 
 
-def test_a_writer_that_fails_publishes_nothing_and_leaves_nothing(tmp_path: Path) -> None:
+def test_what_fails_before_it_is_published_leaves_nothing(tmp_path: Path) -> None:
     store = open_store(str(tmp_path))
 
     def fail_half_way() -> None:
-        with store.writer("k") as path:
-            path.write_bytes(b"half")
+        with store.scratch() as folder:
+            (folder / "k").write_bytes(b"half")
             raise RuntimeError
 
     with pytest.raises(RuntimeError):
         fail_half_way()
-    assert not store.exists("k")
-    assert list(tmp_path.iterdir()) == []
+    assert list(store.list("")) == []
 
 
 @pytest.mark.parametrize("key", ["../x", "a/../../x", "/etc/passwd", "a\0b"])

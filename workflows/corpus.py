@@ -1,0 +1,77 @@
+"""The builds of a corpus: their manifests, as the log names them."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import orjson
+
+from cluster import commit
+from cluster.storage import Missing, StorageError, Store
+from workflows.recipe import RecipeError
+from workflows.stage import Manifest
+
+NEWEST = "builds/NEWEST"  # a hint: the build whose manifest was written last
+
+
+def manifest_key(build: str, digest: str) -> str:
+    """Where the manifest with that sha256 lies; `manifest.json` beside it is the newest one."""
+    return f"builds/{build}/manifest-{digest[:12]}.json"
+
+
+def save_build(store: Store, manifest: Manifest) -> tuple[Manifest, str]:
+    """Write the build's manifest, or take the one that an earlier run of the same build wrote, if it names the same
+    files: what a commit refers to is never replaced by a mere repetition. (manifest, its sha256)"""
+    key = f"builds/{manifest['build_id']}/manifest.json"
+    if store.exists(key):
+        before: Manifest = orjson.loads(store.read(key))
+        if _files(before) == _files(manifest):
+            return before, hashlib.sha256(store.read(key)).hexdigest()
+    data = orjson.dumps(manifest, option=orjson.OPT_INDENT_2)
+    digest = hashlib.sha256(data).hexdigest()
+    store.write(manifest_key(manifest["build_id"], digest), data)  # what a commit will name, never written again
+    store.write(key, data)
+    store.write(NEWEST, manifest["build_id"].encode())
+    return manifest, digest
+
+
+def _files(manifest: Manifest) -> list[Any]:
+    return [manifest["shards"], *(stage["files"] for stage in manifest["stages"])]
+
+
+def committed_build(store: Store, build: str, digest: str) -> Manifest:
+    """The manifest that the log names. Raises StorageError where it is not what was committed."""
+    key = manifest_key(build, digest)
+    data = store.read(key)
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise StorageError(f"{store.url}/{key}: its sha256 is not the one that was committed")
+    manifest: Manifest = orjson.loads(data)
+    return manifest
+
+
+def visible_builds(store: Store, entry: commit.LogEntry | None) -> list[Manifest]:
+    """The manifests of the builds that readers of that entry see, oldest first."""
+    return [committed_build(store, *named) for named in entry.manifests.items()] if entry else []
+
+
+def load_build(store: Store, name: str) -> Manifest:
+    """A build's manifest: the visible one, else the newest. Raises RecipeError when there is none."""
+    entry = commit.head(store)
+    if entry is not None and name in entry.manifests:
+        return committed_build(store, name, entry.manifests[name])
+    try:
+        manifest: Manifest = orjson.loads(store.read(f"builds/{name}/manifest.json"))
+    except Missing as error:
+        raise RecipeError(f"{store.url}: there is no build {name!r}") from error
+    return manifest
+
+
+def newest_build(store: Store) -> Manifest:
+    """The manifest of the build committed last, else of the newest one that was refused."""
+    entry = commit.head(store)
+    if entry is not None:
+        return committed_build(store, entry.build, entry.manifest_sha256)
+    if not store.exists(NEWEST):
+        raise RecipeError(f"{store.url}: there is no build here")
+    return load_build(store, store.read(NEWEST).decode())
