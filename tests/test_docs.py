@@ -55,7 +55,7 @@ def test_the_worked_example_builds_and_explains(example: Path, ray_session: None
     assert result["committed"]
     assert [stage["dropped"] for stage in result["stages"]][1] == {"shouting/mostly_capitals": 1}
     store = open_store("corpus")
-    answer = why(store, newest_build(store), "loud")
+    answer = why(store, [newest_build(store)], "loud")
     assert (answer["operator"], answer["reason"], answer["value"]) == ("shouting", "mostly_capitals", 1.0)
     assert answer["threshold"] == 0.4
 

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import hashlib
 import importlib.metadata
 import platform
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 
 from cluster import commit
+from cluster.commit import LogEntry
 from cluster.storage import StorageError, Store, check_writable, open_store
 from operators.limit import Limit
-from workflows.corpus import newest_build, save_build
+from workflows.corpus import newest_build, save_build, save_listing
 from workflows.explain import dropped_samples, quarantine_samples
 from workflows.global_stage import run_global_stage
 from workflows.inputs import check_columns, snapshot
@@ -38,6 +38,7 @@ from workflows.stage import (
     fingerprint,
     folder_of,
     load_manifest,
+    mark_used,
     parameters_of,
     save_manifest,
     sweep,
@@ -71,6 +72,8 @@ class Prepared:
     stage: Stage
     job: Job
     ignored: tuple[str, ...]  # files in folders and globs that no reader knows
+    parent: LogEntry | None  # the head of the log: what the build expects to succeed
+    op: Literal["build", "nightly"] = "build"  # replaces what is published, or adds to it
 
     @property
     def store(self) -> Store:
@@ -114,7 +117,7 @@ def prepare(
     check_columns(stage, job)
     if isinstance(stage, TokenStage) and not stage.steps and set(recipe.shards.formats) != {"parquet"}:
         raise located(("shards", "formats"), f"without a tokenizer only parquet, got {recipe.shards.formats}")
-    return Prepared(recipe, stage, job, ignored)
+    return Prepared(recipe, stage, job, ignored, commit.head(store))
 
 
 def _stage_named(stage: Stage, name: str) -> Stage:
@@ -192,7 +195,6 @@ def build(prepared: Prepared, force: str | None = None, publish: bool = True) ->
     """
     job, store = prepared.job, prepared.store
     started = time.perf_counter()
-    parent = commit.head(store)
     manifests = run_stages(prepared.stage, job, force)
     manifest = _build_manifest(prepared, manifests, time.perf_counter() - started)
     result = summary(manifest)
@@ -203,12 +205,24 @@ def build(prepared: Prepared, force: str | None = None, publish: bool = True) ->
         if not publish:
             return result | {"committed": False, "log_number": None}
         check_gates(prepared.recipe, manifest)
-        if parent is not None and parent.manifests == {manifest["build_id"]: digest}:
-            return result | {"committed": False, "log_number": parent.number}
-        entry = commit.append(store, parent, "build", {manifest["build_id"]: digest})
-        return result | {"committed": True, "log_number": entry.number}
+        return result | _commit(prepared, {manifest["build_id"]: digest})
     finally:
         write_report(store, manifest)  # once its place in the log is known; a refused build has one too
+
+
+def _commit(prepared: Prepared, named: dict[str, str]) -> dict[str, Any]:
+    """Commit the build (id: sha256 of its manifest), unless it is what readers see already."""
+    parent = prepared.parent
+    manifests = named if prepared.op == "build" or parent is None else parent.manifests | named
+    if parent is None or parent.manifests != manifests:
+        try:
+            entry = commit.append(prepared.store, parent, prepared.op, manifests)
+            return {"committed": True, "log_number": entry.number}
+        except commit.CommitLost:
+            parent = commit.head(prepared.store)  # the same build, made twice at once, is one
+            if parent is None or parent.manifests != manifests:
+                raise
+    return {"committed": False, "log_number": parent.number}
 
 
 def check_output(store: Store) -> None:
@@ -237,6 +251,7 @@ def run_stages(stage: Stage, job: Job, force: str | None = None) -> list[Manifes
             save_manifest(job.store, folder, manifest)
         check_drop_share(one, manifest)
         sweep(job.store, folder)
+        mark_used(job.store, folder)
         job.progress.finished(manifest, cached)
         manifests.append(manifest | {"cached": cached})
         upstream = manifest
@@ -256,7 +271,6 @@ def _run(stage: Stage, job: Job, upstream: Manifest | None) -> Manifest:
 def _build_manifest(prepared: Prepared, manifests: Sequence[Manifest], seconds: float) -> Manifest:
     job = prepared.job
     last = manifests[-1]
-    listing = orjson.dumps([[i["rel"], i["version"], i["source"]] for i in job.inputs])
     return {
         "schema_version": SCHEMA_VERSION,
         "build_id": build_id(prepared),
@@ -267,9 +281,10 @@ def _build_manifest(prepared: Prepared, manifests: Sequence[Manifest], seconds: 
         "inputs": {
             "files": len(job.inputs),
             "bytes": sum(item["size"] for item in job.inputs),
-            "sha256": hashlib.sha256(listing).hexdigest(),
+            "listing": save_listing(job.store, build_id(prepared), job.inputs),
             "ignored": list(prepared.ignored),
         },
+        "history": [before["build_id"] for before in job.history],
         "seconds": round(seconds, 3),
         "stages": list(manifests),
         "documents": last["kept"],
@@ -312,6 +327,11 @@ def check_gates(recipe: Recipe, manifest: Manifest) -> None:
     if share > recipe.gates.max_drop_share:
         bound = recipe.gates.max_drop_share
         raise GateRefused(f"gates.max_drop_share: {share:.4f} of {rows} documents were dropped, at most {bound} may be")
+    tokens = manifest["tokens"] or 0
+    if recipe.gates.min_tokens is not None and tokens < recipe.gates.min_tokens:
+        raise GateRefused(f"gates.min_tokens: {tokens} tokens, at least {recipe.gates.min_tokens} must be")
+    if recipe.gates.max_tokens is not None and tokens > recipe.gates.max_tokens:
+        raise GateRefused(f"gates.max_tokens: {tokens} tokens, at most {recipe.gates.max_tokens} may be")
 
 
 def write_report(store: Store, manifest: Manifest) -> str:

@@ -28,7 +28,7 @@ err = Console(stderr=True, highlight=False, soft_wrap=True)
 RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="a recipe, as `corpusmill init` writes one")]
 Out = Annotated[str, typer.Argument(metavar="OUT", help="the recipe's output: a corpus")]
 Json = Annotated[bool, typer.Option("--json", help="one JSON object on standard output")]
-BuildName = Annotated[str | None, typer.Option("--build", help="a build id; default: the committed build")]
+BuildName = Annotated[str | None, typer.Option("--build", help="a build id; default: the build committed last")]
 INIT_WORKFLOWS = ("text",)
 TOP_REASONS = 3  # of dropped documents, told after a build
 
@@ -141,22 +141,72 @@ def build(
     from workflows.build import plan as make_plan
     from workflows.progress import console_progress
 
-    try:
-        with _stdout_is_stderr(), console_progress(err) as progress:
-            prepared = prepare(recipe, limit=limit, until=until, force=force, progress=progress)
-            _tell_ignored(prepared.ignored)
-            check_output(prepared.store)
-            done = force is None and all(stage["cached"] for stage in make_plan(prepared)["stages"])
-            if not done:
-                progress.started("starting Ray", "", 1)
-            with nullcontext() if done else session(address, prepared.recipe.workers.cpus, dashboard):
-                result = run_build(prepared, force=force, publish=limit is None)
-    except KeyboardInterrupt:
-        err.print("interrupted; run the same command again to go on")
-        raise typer.Exit(130) from None
+    with _interruptible(), _stdout_is_stderr(), console_progress(err) as progress:
+        prepared = prepare(recipe, limit=limit, until=until, force=force, progress=progress)
+        _tell_ignored(prepared.ignored)
+        check_output(prepared.store)
+        done = force is None and all(stage["cached"] for stage in make_plan(prepared)["stages"])
+        if not done:
+            progress.started("starting Ray", "", 1)
+        with nullcontext() if done else session(address, prepared.recipe.workers.cpus, dashboard):
+            result = run_build(prepared, force=force, publish=limit is None)
     if json:
         return _print_json(result)
     return _print_result(result, prepared.store)
+
+
+@app.command()
+def nightly(
+    recipe: RecipeFile,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what is new")] = False,
+    address: Annotated[str | None, typer.Option(help="of a Ray cluster; default: Ray on this machine")] = None,
+    dashboard: Annotated[bool, typer.Option(help="start the Ray dashboard with an embedded Ray")] = False,
+    json: Json = False,
+) -> None:
+    """Build what is new since the published builds, without what duplicates them, and publish it beside them.
+
+    New is an input (path and version) that no published build was made of: a night that failed is caught up by the
+    next one. With nothing new there is nothing to do.
+    """
+    from cluster.session import session
+    from workflows.build import check_output
+    from workflows.nightly import prepare_night, run_night, tell
+    from workflows.progress import console_progress
+
+    with _interruptible(), _stdout_is_stderr(), console_progress(err) as progress:
+        night = prepare_night(recipe, progress)
+        prepared = night.prepared
+        if dry_run:
+            result: dict[str, Any] = {"inputs": tell(night)}
+        elif night.empty:
+            result = run_night(recipe, night)
+        else:
+            check_output(prepared.store)
+            progress.started("starting Ray", "", 1)
+            with session(address, prepared.recipe.workers.cpus, dashboard):
+                result = run_night(recipe, night, progress)
+    if json:
+        return _print_json(result)
+    _print_inputs(result["inputs"])
+    return _print_result(result, prepared.store) if result.get("stages") else None
+
+
+def _print_inputs(told: dict[str, Any]) -> None:
+    what = f"{_input_files(told['new'])} new, {_bytes(told['bytes'])}; {told['known']} known"
+    if told["gone"]:
+        what += f"; {len(told['gone'])} gone, their documents stay"
+    if told["whole"]:
+        what = f"{len(told['changed'])} inputs changed: everything is built again"
+    out.print(what if told["new"] or told["whole"] else f"nothing new; {what}")
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        err.print("interrupted; run the same command again to go on")
+        raise typer.Exit(130) from None
 
 
 @contextmanager
@@ -219,23 +269,23 @@ def why(
     """Say where a document went: its shard and offset, or what dropped it and by which value."""
     from workflows.explain import why as explain
 
-    store, manifest = _opened(output, build)
-    answer = explain(store, manifest, doc_id)
+    store, manifests = _searched(output, build)
+    answer = explain(store, manifests, doc_id)
     if json:
         _print_json(answer)
     else:
-        _print_fate(store, manifest, answer)
+        _print_fate(store, manifests, answer)
     if answer["fate"] == "unknown":
         raise typer.Exit(1)
 
 
-def _print_fate(store: Store, manifest: dict[str, Any], answer: dict[str, Any]) -> None:
+def _print_fate(store: Store, manifests: list[dict[str, Any]], answer: dict[str, Any]) -> None:
     """Where the document went, and below it where the one went that it duplicates, down to the last of them."""
     from workflows.explain import why as explain
 
     out.print(escape(_sentence(answer)))
     while answer["duplicate_of"] and answer["duplicate_of"] != answer["id"]:
-        answer = explain(store, manifest, answer["duplicate_of"])
+        answer = explain(store, manifests, answer["duplicate_of"])
         out.print(escape("  " + _sentence(answer)))
 
 
@@ -254,7 +304,7 @@ def _sentence(a: dict[str, Any]) -> str:
         detail = f", {a['detail']}" if a["detail"] else ""
         twin = f", duplicate of {a['duplicate_of']}" if a["duplicate_of"] else ""
         return f"{dropped}{value}{bound}{detail}{twin}"
-    return f"{a['id']}: unknown: no document of this build has that id"
+    return f"{a['id']}: unknown: no document of the builds looked at has that id"
 
 
 @app.command()
@@ -301,6 +351,16 @@ def doctor(output: Annotated[str | None, typer.Argument(help="also try to write 
         out.print(f"{mark} {escape(finding.what)}: {escape(finding.told)}")
     if not all(finding.good for finding in findings):
         raise typer.Exit(1)
+
+
+def _searched(output: str, build: str | None) -> tuple[Store, list[dict[str, Any]]]:
+    """The builds to look for a document in: the one named, else all that readers see, the newest first."""
+    from cluster import commit
+    from workflows.corpus import visible_builds
+
+    store, manifest = _opened(output, build)
+    entry = commit.head(store)
+    return store, [manifest] if build or entry is None else visible_builds(store, entry)[::-1]
 
 
 def _opened(output: str, build: str | None) -> tuple[Store, dict[str, Any]]:

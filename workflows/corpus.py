@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from cluster import commit
 from cluster.storage import Missing, StorageError, Store
+from cluster.tables import file_sha256
 from workflows.recipe import RecipeError
 from workflows.stage import Manifest
 
@@ -34,6 +38,26 @@ def save_build(store: Store, manifest: Manifest) -> tuple[Manifest, str]:
     store.write(key, data)
     store.write(NEWEST, manifest["build_id"].encode())
     return manifest, digest
+
+
+LISTING = pa.schema(
+    [(name, pa.string()) for name in ("source", "rel", "url", "version")]
+    + [("size", pa.int64()), ("priority", pa.int64()), ("weight", pa.float64())]
+)
+
+
+def save_listing(store: Store, build: str, inputs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Write what a build was made of, a row an input (source, rel, url, version, size, priority, weight), for later
+    builds to tell what is new; the file as manifests name it."""
+    rows = [{name: item[name] for name in LISTING.names} for item in inputs]
+    with store.scratch() as folder:
+        path = folder / "inputs.parquet"
+        pq.write_table(pa.Table.from_pylist(rows, schema=LISTING), path, compression="zstd", write_page_checksum=True)
+        sha256 = file_sha256(path)
+        entry = {"path": f"builds/{build}/inputs-{sha256[:12]}.parquet", "rows": len(rows)}
+        entry |= {"bytes": path.stat().st_size, "sha256": sha256}
+        store.publish(path, str(entry["path"]))
+    return entry
 
 
 def _files(manifest: Manifest) -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import importlib.metadata
 import importlib.util
 import os
@@ -9,13 +10,16 @@ import platform
 import shutil
 import tempfile
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
-from cluster.session import numba_cache
+from cluster.session import AUTH_MODE, numba_cache, token_file
 from cluster.storage import check_writable, open_store
 
 PYTHON = ((3, 11), (3, 14))
 FREE_BYTES = 5 << 30
 MEMORY_BYTES = 4 << 30
+ANSWER_SECONDS = 10  # for a cluster to answer
+OPEN = "answers without a token: whoever reaches it can run code there; start every node with RAY_AUTH_MODE=token"
 
 
 class Finding(NamedTuple):
@@ -24,8 +28,12 @@ class Finding(NamedTuple):
     told: str
 
 
-def examine(output: str | None = None) -> list[Finding]:
-    """What was looked at and how it is; with `output` a file is written there and deleted again."""
+def examine(output: str | None = None, address: str | None = None) -> list[Finding]:
+    """What was looked at and how it is.
+
+    With `output` a file is written there and deleted again. With the `address` of a cluster (`host:port`, `auto`,
+    `ray://host:port`, or `http://host:port` of its dashboard) it is asked for something without a token.
+    """
     version = tuple(map(int, platform.python_version_tuple()[:2]))
     low, high = (".".join(map(str, bound)) for bound in PYTHON)
     findings = [Finding("python", PYTHON[0] <= version < PYTHON[1], f"{platform.python_version()} (>={low},<{high})")]
@@ -37,6 +45,9 @@ def examine(output: str | None = None) -> list[Finding]:
     findings.append(Finding("disk for temporary files", free >= FREE_BYTES, f"{free / 1e9:.1f} GB free"))
     findings.append(_writable("cache of compiled kernels", numba_cache()))
     findings.append(_ray_authentication())
+    findings.append(_ray_token())
+    if address is not None:
+        findings.append(_cluster_authentication(address))
     if output is not None:
         findings.append(_output(output))
     return findings
@@ -71,9 +82,75 @@ def _writable(what: str, folder: str) -> Finding:
 
 
 def _ray_authentication() -> Finding:
-    off = os.environ.get("RAY_AUTH_MODE") == "disabled"
-    told = "RAY_AUTH_MODE=disabled: anybody who reaches a cluster's job API can run code" if off else "not switched off"
-    return Finding("ray authentication", not off, told)
+    mode = os.environ.get(AUTH_MODE, "token")
+    if mode.lower() == "token":
+        return Finding("ray authentication", True, "on")
+    return Finding("ray authentication", False, f"{AUTH_MODE}={mode}: whoever reaches Ray here can run code")
+
+
+def _ray_token() -> Finding:
+    file = token_file()
+    if file is None:
+        return Finding("ray token", True, "in RAY_AUTH_TOKEN")
+    try:
+        readable = file.stat().st_mode & 0o077
+    except FileNotFoundError:
+        return Finding("ray token", True, f"{file} is not there yet")
+    except OSError as error:
+        return Finding("ray token", False, str(error))
+    told = f"others than its owner have rights to {file}: chmod 600" if readable else f"{file}, its owner's alone"
+    return Finding("ray token", not readable, told)
+
+
+def _cluster_authentication(address: str) -> Finding:
+    what = f"ray authentication at {address}"
+    try:
+        asks = _dashboard_asks(address) if address.startswith(("http://", "https://")) else _cluster_asks(address)
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        return Finding(what, False, f"cannot be told: {error}")
+    return Finding(what, asks, "on" if asks else OPEN)
+
+
+def _dashboard_asks(url: str) -> bool:
+    """Whether the job API wants a token. Raises OSError, ValueError, HTTPException where there is no such API."""
+    parts = urlsplit(url)
+    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    connection = kind(parts.hostname or "", parts.port, timeout=ANSWER_SECONDS)
+    try:
+        # Redirects are not followed: the page where a proxy lets people log in says nothing about Ray.
+        connection.request("GET", f"{parts.path.rstrip('/')}/api/jobs/")
+        status = connection.getresponse().status
+    finally:
+        connection.close()
+    if status not in (200, 401, 403):
+        raise OSError(f"the job API answers with HTTP status {status}")
+    return status != 200
+
+
+def _cluster_asks(address: str) -> bool:
+    """Whether the head (`host:port`, `auto`) or the server of Ray clients (`ray://`) wants a token; raises as above.
+
+    The messages are sent as they are: a client of Ray's own would add the token.
+    """
+    import grpc  # type: ignore[import-untyped]
+    from ray._private.services import canonicalize_bootstrap_address
+
+    if address.startswith("ray://"):
+        target, method = address.removeprefix("ray://"), "/ray.rpc.RayletDriver/KVExists"
+    else:
+        target, method = canonicalize_bootstrap_address(address), "/ray.rpc.NodeInfoGcsService/GetClusterId"
+    if target is None:
+        raise ConnectionError("no cluster runs on this machine")
+    # An empty message is one of the cluster's protocol; a server of clients refuses it for want of a session.
+    opened = (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.FAILED_PRECONDITION)
+    with grpc.insecure_channel(target, options=[("grpc.enable_http_proxy", 0)]) as channel:
+        try:
+            channel.unary_unary(method)(b"", timeout=ANSWER_SECONDS)
+        except grpc.RpcError as error:
+            if error.code() not in (grpc.StatusCode.UNAUTHENTICATED, *opened):
+                raise ConnectionError(f"{error.code().name}: {error.details()}") from error
+            return bool(error.code() == grpc.StatusCode.UNAUTHENTICATED)
+    return False
 
 
 def _output(output: str) -> Finding:

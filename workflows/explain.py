@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import orjson
@@ -24,9 +24,17 @@ SAMPLES = 20
 SAMPLE_CHARACTERS = 600
 
 
-def why(store: Store, manifest: Manifest, doc_id: str) -> dict[str, Any]:
-    """Where a document of the build went: kept (shard and offset), dropped or quarantined (why), or unknown."""
-    answer: dict[str, Any] = {"id": doc_id, "fate": "unknown", "stage": None, "operator": None, "reason": None}
+def why(store: Store, manifests: Sequence[Manifest], doc_id: str) -> dict[str, Any]:
+    """Where a document went: kept (shard and offset), dropped or quarantined (why), or unknown. Of several builds that
+    know the id, the one counts that kept it, else the first."""
+    answers = [_fate(store, manifest, doc_id) for manifest in manifests]
+    known = [answer for answer in answers if answer["fate"] != "unknown"]
+    return next((answer for answer in known if answer["fate"] == "kept"), (known or answers)[0])
+
+
+def _fate(store: Store, manifest: Manifest, doc_id: str) -> dict[str, Any]:
+    answer: dict[str, Any] = {"id": doc_id, "build": manifest["build_id"], "fate": "unknown", "stage": None}
+    answer |= {"operator": None, "reason": None}
     answer |= {"value": None, "threshold": None, "detail": None, "duplicate_of": None, "shard": None, "offset": None}
     stages = manifest["stages"]
     for row in _rows(store, stages[-1]["files"]["kept"], doc_id):

@@ -19,7 +19,6 @@ def snapshot(recipe: Recipe) -> tuple[tuple[dict[str, Any], ...], tuple[str, ...
     found: dict[str, dict[str, Any]] = {}
     ignored: list[str] = []
     places: dict[tuple[str | None, str], str] = {}
-    output = Path(recipe.output).resolve()
     own = False
     for number, given in enumerate(recipe.inputs):
         try:
@@ -27,7 +26,7 @@ def snapshot(recipe: Recipe) -> tuple[tuple[dict[str, Any], ...], tuple[str, ...
         except OSError as error:
             raise RecipeError(f"inputs.{number}: {error}") from error
         for item in listed:
-            if Path(item.url).resolve().is_relative_to(output):
+            if _inside(item.url, recipe.output):
                 own = True  # our own files, where the output lies in a folder of inputs
                 continue
             if item.url in found:
@@ -55,6 +54,12 @@ def snapshot(recipe: Recipe) -> tuple[tuple[dict[str, Any], ...], tuple[str, ...
     if not found:
         raise RecipeError(f"inputs: none of {len(ignored)} files is of a kind that can be read")
     return tuple(sorted(found.values(), key=lambda item: (item["rel"], item["url"]))), tuple(ignored)
+
+
+def _inside(url: str, output: str) -> bool:
+    if url.startswith("s3://") or output.startswith("s3://"):
+        return url.startswith(f"{output.rstrip('/')}/")
+    return Path(url).resolve().is_relative_to(Path(output).resolve())
 
 
 def _is_unicode(name: str) -> bool:

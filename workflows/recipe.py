@@ -87,6 +87,8 @@ class Gates(_Checked):
 
     min_kept: Annotated[int, Field(ge=0)] = 1
     max_drop_share: Annotated[float, Field(ge=0, le=1)] = 0.999
+    min_tokens: Annotated[int, Field(ge=0)] | None = None
+    max_tokens: Annotated[int, Field(ge=0)] | None = None
 
 
 def _input(value: object) -> object:
@@ -110,6 +112,7 @@ class Recipe(_Checked):
     workers: Workers = Workers()
     dropped_text: bool = False
     on_bad_file: Literal["fail", "skip"] = "fail"
+    on_changed_input: Literal["refuse", "rebuild"] = "refuse"  # of `nightly`: an input that changed in place
 
     @pydantic.field_validator("splits")
     @classmethod

@@ -11,7 +11,7 @@ import hashlib
 import inspect
 import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,8 @@ from workflows import profile
 from workflows.recipe import Recipe, user_modules
 
 MANIFEST_FORMAT = 1
+INDEX = "index"  # of what global operators remember for later builds
+USED = "used"
 FATES = ("kept", "dropped", "quarantined")
 Manifest = dict[str, Any]
 
@@ -77,6 +79,7 @@ class TokenStage(Stage):
     """The last stage: documents through a tokenizer into shards, their sequences laid out by `pack`."""
 
     pack: Step | None = None
+    learned: Mapping[str, str] = field(default_factory=dict)  # sha256 of what a step learned in an earlier build
 
 
 class Progress:
@@ -100,7 +103,7 @@ class Job:
     recipe: Recipe
     inputs: tuple[dict[str, Any], ...]  # the snapshot: url, rel, size, version, source, priority, weight
     progress: Progress = Progress()
-    force: frozenset[str] = frozenset()
+    history: tuple[Manifest, ...] = ()  # of the published builds that this one is deduplicated against, oldest first
     fingerprints: dict[str, str] = field(default_factory=dict)  # by stage, as `fingerprint` has found them
 
 
@@ -127,6 +130,7 @@ def _fingerprint(stage: Stage, job: Job) -> str:
         own["on_bad_file"] = job.recipe.on_bad_file
     if isinstance(stage, TokenStage):
         own |= {"shards": job.recipe.shards.model_dump(), "splits": job.recipe.splits}
+        own |= {"learned": dict(stage.learned)} if stage.learned else {}
         own["pack"] = [identity(stage.pack.operator), _source_hash(stage.pack.operator)] if stage.pack else None
     return hashlib.sha256(orjson.dumps(own, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
 
@@ -173,13 +177,18 @@ def sweep(store: Store, folder: str) -> None:
     store.delete(key for key in keys if key.startswith(passing) or "/_starts/" in key)
 
 
+def mark_used(store: Store, folder: str) -> None:
+    """Leave word that a build takes this stage now: `gc` spares what was used lately."""
+    store.write(f"{folder}/{USED}", b"")
+
+
 def discard(store: Store, folder: str) -> None:
     """Forget that a stage was done, its proofs before what they prove: killed half-way, nothing is left that claims to
     be done. The files that manifests name stay for the builds that are made of them."""
     keys = [stored.key for stored in store.list(folder)]
     store.delete([f"{folder}/manifest.json"])
     store.delete([key for key in keys if "/_done/" in key])
-    store.delete([key for key in keys if not key.startswith(tuple(f"{folder}/{fate}/" for fate in FATES))])
+    store.delete([key for key in keys if not key.startswith(tuple(f"{folder}/{data}/" for data in (*FATES, INDEX)))])
 
 
 def check_conservation(manifest: Manifest) -> None:

@@ -272,6 +272,8 @@ def _fitted(stage: TokenStage, job: Job, step: Step, upstream: Manifest) -> Lear
     operator = step.operator
     if not isinstance(operator, Fitted) or operator.fitted:
         return Learned(step.name, operator, None)
+    if step.name in stage.learned:
+        return Learned(step.name, operator, stage.learned[step.name])
     folder = f"{folder_of(stage, job)}/exchange/fit"
     files: list[Entry] = upstream["files"]["kept"]
     share = min(1.0, operator.fit_sample_bytes / max(1, upstream["characters"]["kept"]))

@@ -87,10 +87,10 @@ def test_why_says_where_a_document_went(
     corpus: Path, built: dict[str, Any], doc_id: str, expected: dict[str, Any]
 ) -> None:
     store = open_store(str(corpus / "out"))
-    answer = why(store, newest_build(store), doc_id)
+    answer = why(store, [newest_build(store)], doc_id)
     assert answer | expected == answer
     if answer["duplicate_of"]:
-        assert why(store, newest_build(store), answer["duplicate_of"])["fate"] == "kept"
+        assert why(store, [newest_build(store)], answer["duplicate_of"])["fate"] == "kept"
     if answer["fate"] == "kept":
         assert (Path(store.url) / answer["shard"]).is_file()
 
@@ -111,7 +111,7 @@ def test_broken_input_is_quarantined_by_file_and_offset(corpus: Path, built: dic
     line = next(row for row in rows if row["reason"] == "bad_json")
     raw = (corpus / "in" / "planted.jsonl").read_bytes()
     assert raw[line["offset"] :].startswith(b'{"id": "broken"')
-    answer = why(store, manifest, line["id"])
+    answer = why(store, [manifest], line["id"])
     assert (answer["fate"], answer["reason"], answer["offset"]) == ("quarantined", "bad_json", line["offset"])
 
 

@@ -246,4 +246,4 @@ def test_the_report_shows_markup_as_text(place: Path, built: dict[str, Any]) -> 
 
 @pytest.mark.parametrize("name", NAMES, ids=NAMES.values())
 def test_why_finds_odd_ids(place: Path, built: dict[str, Any], manifest: dict[str, Any], name: str) -> None:
-    assert why(open_store(str(place / "out")), manifest, name)["fate"] == "kept"
+    assert why(open_store(str(place / "out")), [manifest], name)["fate"] == "kept"

@@ -259,14 +259,14 @@ def test_a_build_goes_on_without_its_poison_rows_and_names_them(
     assert [what for what, error in verify(store) if error] == []
     manifest = newest_build(store)
     for row in (313, 1717):
-        answer = why(store, manifest, f"d{row:04d}")
+        answer = why(store, [manifest], f"d{row:04d}")
         assert (answer["fate"], answer["stage"], answer["offset"]) == ("quarantined", "clean", row)
         assert (answer["reason"], answer["detail"]) == ("worker_crash", "SIGKILL in marked")
         assert answer["file"] == manifest["stages"][0]["files"]["kept"][0]["path"]
     (kept,) = manifest["stages"][1]["files"]["kept"]
     ids = pq.read_table(tmp_path / "out" / kept["path"])["id"].to_pylist()
     assert ids == [f"d{n:04d}" for n in range(2000) if n not in (313, 1717)]
-    assert why(store, manifest, "d1999")["fate"] == "kept"
+    assert why(store, [manifest], "d1999")["fate"] == "kept"
 
 
 def test_an_exception_of_an_operator_fails_the_build_and_leaves_no_manifest(
