@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo test lint bench peers test-readers lock clean
+.PHONY: install demo demo-s3 test lint bench peers test-readers lock clean
 
 install: $(VENV)/.installed
 
@@ -19,7 +19,10 @@ $(VENV)/.installed: requirements.lock requirements-without-deps.lock pyproject.t
 	touch $@
 
 demo: install
-	$(BIN)/python -m examples.demo
+	$(BIN)/corpusmill demo
+
+demo-s3: install
+	$(BIN)/corpusmill demo --s3
 
 test: lint
 	$(BIN)/pytest
@@ -51,7 +54,7 @@ test-readers: install .venv-readers/.installed
 
 lock: install
 	$(BIN)/uv pip compile --universal --python-version 3.11 --no-emit-index-url --no-header --no-annotate \
-	  --generate-hashes --extra cpu --extra quality --extra dev pyproject.toml -o requirements.lock
+	  --generate-hashes --extra cpu --extra quality --extra demo --extra dev pyproject.toml -o requirements.lock
 
 clean:
 	rm -rf out build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-SAMPLE = HERE.parent / "tests" / "data" / "sample" / "sample.parquet"
+SAMPLE = HERE.parent / "workflows" / "sample" / "sample.parquet"
 
 
 def machine() -> str:

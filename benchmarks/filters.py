@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-SAMPLE = ROOT / "tests" / "data" / "sample" / "sample.parquet"
+SAMPLE = ROOT / "workflows" / "sample" / "sample.parquet"
 PEER = """
 import json, sys, time
 import pyarrow.parquet as pq

@@ -10,6 +10,7 @@ import contextlib
 import importlib.metadata
 import os
 import secrets
+import shlex
 import signal
 import socket
 import subprocess
@@ -97,20 +98,25 @@ class Server:
             raise ServerError("the server does not run")
         return self._process.pid
 
+    @property
+    def environment_file(self) -> Path:
+        """Lines for a shell, to use the server from there."""
+        return self._folder / "environment"
+
     def command(self) -> list[str]:
-        """The command line that serves this folder. It names no key: those are in a file that only the user can read.
-        Raises ServerError where the server is not installed."""
+        """The command line that serves the folder it is run in. It names no key: those are in files that only the user
+        can read. Raises ServerError where the server is not installed."""
         return [
             str(_weed()),
-            f"-logdir={self._folder / 'logs'}",
+            "-logdir=logs",
             "server",
-            f"-dir={self._folder / 'data'}",
+            "-dir=data",
             f"-ip={HOST}",
             f"-ip.bind={HOST}",
             "-filer",
             "-s3",
             *(f"-{service}.port={port}" for service, port in self._ports.items()),
-            f"-s3.config={self._folder / 'conf.json'}",
+            "-s3.config=conf.json",
             "-s3.port.iceberg=0",
             "-s3.port.lance=0",
             "-master.telemetry=false",
@@ -120,7 +126,9 @@ class Server:
         ]
 
     def start(self) -> None:
-        """Start it on what its folder holds; returns when it takes writes and has the buckets. Raises ServerError."""
+        """Start it, or start it again, on what its folder holds; returns when it takes writes and has the buckets.
+        Raises ServerError."""
+        self.kill()
         command = self.command()
         for name in ("data", "logs"):
             (self._folder / name).mkdir(parents=True, exist_ok=True)
@@ -158,10 +166,9 @@ class Server:
         keys = {"accessKey": self.endpoint.access_key, "secretKey": self.endpoint.secret_key}
         actions = ["Admin", "Read", "List", "Tagging", "Write"]
         identity = {"name": "corpusmill", "credentials": [keys], "actions": actions}
-        path = self._folder / "conf.json"
-        path.unlink(missing_ok=True)
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(orjson.dumps({"identities": [identity]}))
+        _write_private(self._folder / "conf.json", orjson.dumps({"identities": [identity]}))
+        lines = [f"export {name}={shlex.quote(value)}\n" for name, value in self.endpoint.environment().items()]
+        _write_private(self.environment_file, "".join(lines).encode())
 
     def _wait(self, process: subprocess.Popen[bytes], log: Path) -> None:
         client = self._client()
@@ -218,6 +225,13 @@ def serve(
         yield server.endpoint
     finally:
         server.kill()
+
+
+def _write_private(path: Path, data: bytes) -> None:
+    """A file that only the user can read, also while it is written."""
+    path.unlink(missing_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(data)
 
 
 def _weed() -> Path:

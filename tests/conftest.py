@@ -3,30 +3,50 @@
 from __future__ import annotations
 
 import os
+import re
+import secrets
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 
+from cluster.seaweed import Endpoint, serve
 from cluster.session import prepare_environment, session
 
 prepare_environment()
-DATA = Path(__file__).parent / "data"
+BUCKET = "corpora"
 
 
 @pytest.fixture(scope="session")
-def ray_session() -> Iterator[None]:
-    """Embedded Ray with two CPUs, started once; builds in this process use it."""
+def seaweed() -> Iterator[Endpoint]:
+    """One S3 server for the run, which all AWS clients of this process and its children use from then on."""
+    with TemporaryDirectory(prefix="seaweed-") as folder, serve(Path(folder), [BUCKET]) as endpoint:
+        os.environ.update(endpoint.environment())
+        yield endpoint
+
+
+@pytest.fixture
+def s3(seaweed: Endpoint, request: pytest.FixtureRequest) -> str:
+    """A url below which nothing is yet, for one test."""
+    name = re.sub(r"[^A-Za-z0-9]+", "-", request.node.name).strip("-")
+    return f"s3://{BUCKET}/{name[:60]}-{secrets.token_hex(4)}"
+
+
+@pytest.fixture(scope="session")
+def ray_session(seaweed: Endpoint) -> Iterator[None]:
+    """Embedded Ray with two CPUs, started once; builds in this process use it. Its workers have the environment of
+    its start, so the server comes first."""
     with session(cpus=2):
         yield
 
 
 @pytest.fixture(scope="session")
 def sample() -> Path:
-    """Folder of the committed sample: sample.parquet, sample.warc.gz."""
-    return DATA / "sample"
+    """Folder of the sample that the demo is made of: sample.parquet, sample.warc.gz."""
+    return Path(__file__).parents[1] / "workflows" / "sample"
 
 
 @pytest.fixture(autouse=True)

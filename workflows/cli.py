@@ -6,9 +6,10 @@ Exit codes: 0 done, 1 failed, 2 bad recipe or arguments, 3 a quality gate refuse
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -31,6 +32,7 @@ Json = Annotated[bool, typer.Option("--json", help="one JSON object on standard 
 BuildName = Annotated[str | None, typer.Option("--build", help="a build id; default: the build committed last")]
 INIT_WORKFLOWS = ("text",)
 TOP_REASONS = 3  # of dropped documents, told after a build
+SHOWN_IDS = 5  # of those that `retract` did not find
 
 
 def main() -> None:
@@ -308,12 +310,23 @@ def _sentence(a: dict[str, Any]) -> str:
 
 
 @app.command()
-def verify(output: Out, json: Json = False) -> None:
-    """Check every checksum, count and conservation law of the committed builds."""
+def verify(
+    output: Out,
+    build: Annotated[
+        str | None, typer.Option("--build", help="only this build, also one that readers do not see")
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="only names and sizes of files, by listing; reads none")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Check the log and, of all builds that readers see, every checksum, count and conservation law."""
     from cluster.storage import open_store
     from workflows.explain import verify as check
+    from workflows.progress import console_progress
 
-    checks = list(check(open_store(output)))
+    with _interruptible(), console_progress(err) as progress:
+        checks = list(check(open_store(output), build, quick, progress))
     wrong = [(what, error) for what, error in checks if error is not None]
     if json:
         _print_json({"checks": len(checks), "failures": [{"what": what, "error": error} for what, error in wrong]})
@@ -323,6 +336,99 @@ def verify(output: Out, json: Json = False) -> None:
         out.print(f"{len(checks) - len(wrong)} of {len(checks)} checks passed")
     if wrong:
         raise typer.Exit(1)
+
+
+@app.command()
+def log(output: Out, json: Json = False) -> None:
+    """List the commits, the newest first: what readers saw from each on."""
+    from cluster.storage import open_store
+    from workflows.status import history
+
+    lines = history(open_store(output))
+    if json:
+        return _print_json(lines)
+    table = [("entry", "op", "when", "build", "builds", "documents", "tokens", "retracted")]
+    for line in lines:
+        counts = (_count(line[key]) for key in ("documents", "tokens", "retracted"))
+        table.append(
+            (str(line["number"]), line["op"], line["created"], line["build"], str(len(line["visible"])), *counts)
+        )
+    return _print_table(table)
+
+
+@app.command()
+def status(output: Out, json: Json = False) -> None:
+    """Say what readers see, which stages are unfinished, and whether anything waits for `gc`."""
+    from cluster.storage import open_store
+    from workflows.status import status as look
+
+    found = look(open_store(output))
+    if json:
+        return _print_json(found)
+    head = found["head"]
+    out.print(f"entry {head['number']}, {head['op']}, {head['created']}" if head else "nothing is committed yet")
+    if head:
+        table = [("build", "made", "inputs", "documents", "tokens", "shards", "size")]
+        for build in found["builds"]:
+            counts = (_count(build[key]) for key in ("documents", "tokens", "shards"))
+            table.append(
+                (build["build_id"], build["created"], str(build["inputs"]["files"]), *counts, _bytes(build["bytes"]))
+            )
+        totals = found["totals"]
+        counts = (_count(totals[key]) for key in ("documents", "tokens", "shards"))
+        _print_table([*table, ("all", "", "", *counts, _bytes(totals["bytes"]))])
+    for stage in found["unfinished"]:
+        units = f"{stage['units_done']} of {stage['units']}" if stage["units"] is not None else str(stage["units_done"])
+        out.print(f"unfinished: {stage['stage']}, {units} units done, last touched {stage['idle_seconds']} s ago")
+    waiting = found["waiting"]
+    if waiting["stages"]:
+        out.print(
+            f"{waiting['stages']} stages that no entry leads to ({_bytes(waiting['bytes'])}): see `corpusmill gc`"
+        )
+    return None
+
+
+@app.command()
+def gc(
+    output: Out,
+    grace: Annotated[str, typer.Option(help="touch nothing that is younger: 30m, 24h, 7d")] = "24h",
+    keep: Annotated[
+        int | None, typer.Option(min=1, help="give up rollback to all but this many of the newest entries")
+    ] = None,
+    stages: Annotated[
+        bool, typer.Option("--stages", help="also free files that only make rebuilding fast: text above the shards")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what would go")] = False,
+    json: Json = False,
+) -> None:
+    """Delete what no entry of the log leads to and nobody has touched for the grace period."""
+    from cluster.storage import open_store
+    from workflows.gc import gc as collect
+    from workflows.gc import seconds
+
+    with _interruptible():
+        result = collect(open_store(output), seconds(grace), keep, stages, dry_run)
+    if json:
+        return _print_json(result)
+    if result["deleted"]:
+        rows = [(line["what"], _count(line["objects"]), _bytes(line["bytes"])) for line in result["deleted"]]
+        _print_table([("would go" if dry_run else "deleted", "objects", "size"), *rows])
+    else:
+        out.print("nothing to delete")
+    if result["interrupted_writes"]:
+        out.print(f"{result['interrupted_writes']} interrupted writes cleared away")
+    return None
+
+
+def _print_table(rows: Sequence[tuple[str, ...]]) -> None:
+    """Rows of cells, the first one the head; columns two spaces apart."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        out.print(escape("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()))
+
+
+def _count(n: int | None) -> str:
+    return "-" if n is None else f"{n:,}"
 
 
 @app.command()
@@ -338,6 +444,103 @@ def export(
     store, manifest = _opened(output, build)
     files = export_hf(store, manifest, destination)
     out.print(f"{len(files)} files in {escape(str(destination))} ({format})")
+
+
+@app.command()
+def retract(
+    output: Out,
+    ids: Annotated[
+        str, typer.Option(metavar="FILE", help="one id a line, or Parquet with a column `id`; - for standard input")
+    ],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would go; write nothing")] = False,
+    json: Json = False,
+) -> None:
+    """Take documents out of the committed builds, and keep them out of later ones."""
+    from cluster.storage import open_store
+    from workflows.retract import retract as take_out
+
+    store = open_store(output)
+    result = take_out(store, _listed_ids(ids), dry_run)
+    _report_again(store, result, result["builds"])
+    if json:
+        return _print_json(result)
+    _print_retracted(result["builds"])
+    if unknown := result["unknown"]:
+        more = ", …" if len(unknown) > SHOWN_IDS else ""
+        out.print(f"in no visible build: {len(unknown)} ids: {escape(', '.join(unknown[:SHOWN_IDS]))}{more}")
+    if dry_run:
+        return out.print("nothing was written: --dry-run")
+    return _print_entry(result)
+
+
+@app.command()
+def rollback(
+    output: Out,
+    to: Annotated[
+        int | None, typer.Option(help="an entry of the log; default: the last one that shows other builds")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Show readers an earlier set of builds again. What was retracted stays out."""
+    from cluster.storage import open_store
+    from workflows.rollback import rollback as roll_back
+
+    store = open_store(output)
+    result = roll_back(store, to)
+    _report_again(store, result, result["retracted"])
+    if json:
+        return _print_json(result)
+    out.print(f"builds of entry {result['to']}: {', '.join(result['builds'])}")
+    _print_retracted(result["retracted"])
+    return _print_entry(result)
+
+
+def _listed_ids(name: str) -> Any:
+    from operators.retracted import parse_ids
+    from workflows.recipe import RecipeError
+
+    try:
+        return parse_ids(sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes())
+    except (OSError, ValueError) as error:
+        told = error.strerror if isinstance(error, OSError) else error
+        raise RecipeError(f"--ids {name}: {told}") from error
+
+
+def _report_again(store: Store, result: dict[str, Any], changed: list[dict[str, Any]]) -> None:
+    """Write the reports of builds that documents were taken out of."""
+    from workflows.build import write_report
+    from workflows.corpus import load_build
+
+    for build in changed if result["committed"] else ():
+        write_report(store, load_build(store, build["build_id"]))
+
+
+def _print_retracted(builds: list[dict[str, Any]]) -> None:
+    for build in builds:
+        tokens = "" if build["tokens"] is None else f" of {build['tokens']} tokens"
+        shards = "1 shard" if build["shards"] == 1 else f"{build['shards']} shards"
+        out.print(f"build {build['build_id']}: {build['documents']} documents{tokens}, in {shards}")
+
+
+def _print_entry(result: dict[str, Any]) -> None:
+    number = result["log_number"]
+    out.print(f"committed as entry {number}" if result["committed"] else f"nothing new: entry {number} is in force")
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="where input and corpus are put")] = Path("out"),
+    s3: Annotated[
+        bool, typer.Option("--s3", help="in object storage: a server started for it, its data in FOLDER")
+    ] = False,
+) -> None:
+    """Build a small corpus of real pages with planted faults, step by step. An earlier demo in FOLDER is replaced."""
+    from workflows.demo import demo as run_demo
+
+    try:
+        run_demo(folder, s3)
+    except subprocess.CalledProcessError as error:
+        raise typer.Exit(error.returncode) from error
 
 
 @app.command()

@@ -140,16 +140,17 @@ def _in_object_storage(folder: Path) -> None:
     finally:
         server.kill()
     typer.echo("\nThe server has ended. To look around, start it again (Ctrl-C ends it):")
-    typer.echo(f"  {shlex.join(server.command())}")
+    typer.echo(f"  (cd {shlex.quote(str(folder / SERVER))} && {shlex.join(server.command())})")
     typer.echo("and in another terminal:")
     typer.echo(f"  . {shlex.quote(str(server.environment_file))}")
     typer.echo(f"  corpusmill why {root}/{OUTPUT} {NEAR_DUPLICATE}")
 
 
 def _read_back(store: Store, build: Manifest) -> None:
-    """Read a shard with Megatron's own reader, straight from the store. Raises ShardError where it reads anything but
-    the tokens that were written."""
-    shard = next(shard for shard in build["shards"] if shard["format"] == "megatron")
+    """Read the largest shard with Megatron's own reader, straight from the store. Raises ShardError where it reads
+    anything but the tokens that were written."""
+    written = [shard for shard in build["shards"] if shard["format"] == "megatron"]
+    shard = max(written, key=lambda shard: (shard["bytes"], shard["path"]))
     url = f"{store.url}/{shard['path']}"
     with _megatron_datasets() as datasets, TemporaryDirectory() as cache:
         if datasets is None:
@@ -176,10 +177,10 @@ def _megatron_datasets() -> Iterator[ModuleType | None]:
     before = set(sys.modules)
     if importlib.util.find_spec("torch") is None:
         core = Path(next(iter(spec.submodule_search_locations or ())), "core")
-        torch = _module("torch", Tensor=np.ndarray, as_tensor=lambda array, dtype: array, long=np.int64)
+        torch = _module("torch", Tensor=np.ndarray)
         torch.utils = _module("torch.utils")
         torch.utils.data = _module("torch.utils.data", Dataset=object)
-        torch.distributed = _module("torch.distributed", is_available=bool, is_initialized=bool)  # bool() is False
+        torch.distributed = _module("torch.distributed", is_available=lambda: False, is_initialized=lambda: False)
         _module("megatron.core", __path__=[str(core)])
         _module("megatron.core.datasets", __path__=[str(core / "datasets")])
         _module("megatron.core.utils", log_single_rank=lambda *_: None)

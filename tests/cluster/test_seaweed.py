@@ -74,6 +74,11 @@ def sockets_of(pid: int) -> list[tuple[str, int, str, str]]:
     return found
 
 
+def unix_sockets(ports: list[int]) -> list[Path]:
+    """What the server puts into the temporary folder of the machine, named by its ports."""
+    return [path for port in ports for path in Path("/tmp").glob(f"seaweedfs-*-{port}.sock")]
+
+
 def test_it_listens_on_loopback_only_on_a_pair_of_ports_a_service_and_talks_to_nobody_else(server: Server) -> None:
     sockets = sockets_of(server.pid)
     listening = [(address, port) for address, port, _, state in sockets if state == LISTENING]
@@ -113,26 +118,27 @@ def test_it_refuses_other_keys(server: Server, wrong: str) -> None:
         assert refused.value.response["ResponseMetadata"]["HTTPStatusCode"] == 403
 
 
-def test_the_secret_is_only_in_a_file_of_the_user(server: Server, tmp_path: Path) -> None:
+def test_the_secret_is_only_in_files_of_the_user(server: Server) -> None:
     endpoint = server.endpoint
     assert endpoint.secret_key not in repr(endpoint)
     told = Path(f"/proc/{server.pid}/cmdline").read_bytes() + Path(f"/proc/{server.pid}/environ").read_bytes()
     assert endpoint.secret_key.encode() not in told
-    folder = next(Path(a.removeprefix("-dir=")) for a in server.command() if a.startswith("-dir=")).parent
-    holders = [p for p in folder.rglob("*") if p.is_file() and endpoint.secret_key.encode() in p.read_bytes()]
-    assert [p.name for p in holders] == ["conf.json"]
-    assert stat.S_IMODE(holders[0].stat().st_mode) == 0o600
+    files = [path for path in server.environment_file.parent.rglob("*") if path.is_file()]
+    holders = [path for path in files if endpoint.secret_key.encode() in path.read_bytes()]
+    assert sorted(path.name for path in holders) == ["conf.json", "environment"]
+    assert {stat.S_IMODE(path.stat().st_mode) for path in holders} == {0o600}
 
 
 def test_what_was_acknowledged_is_there_after_a_crash_at_the_same_address_with_the_same_keys(server: Server) -> None:
     endpoint = server.endpoint
     user = client_with_keys(endpoint, endpoint.access_key, endpoint.secret_key)
     user.put_object(Bucket="corpora", Key="kept", Body=b"k" * 300_000)
-    ports = sorted({port for _, port, _, state in sockets_of(server.pid) if state == LISTENING})
+    ports = [port for _, port, _, state in sockets_of(server.pid) if state == LISTENING]
+    assert unix_sockets(ports)
     server.kill()
     with pytest.raises(botocore.exceptions.EndpointConnectionError):
         user.get_object(Bucket="corpora", Key="kept")
-    assert not [p for port in ports for p in Path("/tmp").glob(f"seaweedfs-*-{port}.sock")]
+    assert not unix_sockets(ports)
     server.start()
     assert server.endpoint == endpoint
     assert user.get_object(Bucket="corpora", Key="kept")["Body"].read() == b"k" * 300_000
@@ -145,11 +151,14 @@ def test_it_dies_with_the_process_that_started_it(tmp_path: Path) -> None:
         assert parent.stdout is not None
         pid = int(parent.stdout.readline())
         assert b"weed" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        ports = [port for _, port, _, state in sockets_of(pid) if state == LISTENING]
         parent.kill()
     deadline = time.monotonic() + 60
     while _runs(pid) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not _runs(pid)
+    for left in unix_sockets(ports):  # nobody was there to
+        left.unlink()
 
 
 def _runs(pid: int) -> bool:

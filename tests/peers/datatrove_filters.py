@@ -26,6 +26,7 @@ from datatrove.utils.text import split_into_parts
 from datatrove.utils.word_tokenizers import SpaCyTokenizer, load_word_tokenizer
 
 DATA = Path(__file__).parents[1] / "data"
+SAMPLE = Path(__file__).parents[2] / "workflows" / "sample" / "sample.parquet"
 FILTERS = {
     "gopher_quality": GopherQualityFilter,
     "gopher_repetition": GopherRepetitionFilter,
@@ -87,7 +88,7 @@ def c4(texts: list[str]) -> dict[str, np.ndarray]:
 
 
 def main() -> None:
-    texts = pq.read_table(DATA / "sample" / "sample.parquet", columns=["text"])["text"].to_pylist()
+    texts = pq.read_table(SAMPLE, columns=["text"])["text"].to_pylist()
     out = word_spans(texts) | c4(texts)
     for name, filter_class in FILTERS.items():
         out[f"{name}_spacy"] = reasons(texts, filter_class().filter)

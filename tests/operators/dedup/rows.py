@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from operators.phases import GlobalOperator, Phase, run_in_memory
 
-SAMPLE = Path(__file__).parents[2] / "data" / "sample" / "sample.parquet"
+SAMPLE = Path(__file__).parents[3] / "workflows" / "sample" / "sample.parquet"
 
 
 def documents(rows: Sequence[dict[str, Any]]) -> pa.Table:
@@ -63,6 +63,10 @@ class Repartitioned(GlobalOperator):
 
     operator: GlobalOperator
     counts: Sequence[int]
+
+    @property
+    def recalls(self) -> bool:
+        return self.operator.recalls
 
     def phases(self, rows: int) -> Sequence[Phase]:
         phases = self.operator.phases(rows)

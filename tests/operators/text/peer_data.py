@@ -10,16 +10,16 @@ from numpy.typing import NDArray
 
 from operators.text.segment import WordSpans
 
-DATA = Path(__file__).parents[2] / "data"
+ROOT = Path(__file__).parents[3]
 
 
 def sample() -> pa.Table:
-    table = pq.read_table(DATA / "sample" / "sample.parquet", columns=["id", "text"])
+    table = pq.read_table(ROOT / "workflows" / "sample" / "sample.parquet", columns=["id", "text"])
     return table.set_column(1, "text", table["text"].cast(pa.large_string()))
 
 
 def golden() -> dict[str, NDArray[Any]]:
-    with np.load(DATA / "peers" / "datatrove_filters.npz", allow_pickle=False) as file:
+    with np.load(ROOT / "tests" / "data" / "peers" / "datatrove_filters.npz", allow_pickle=False) as file:
         return dict(file)
 
 

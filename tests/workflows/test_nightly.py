@@ -1,0 +1,195 @@
+"""Nights: what is new is built and published beside the rest, nothing twice, whatever failed or ran at once."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pyarrow.parquet as pq
+import pytest
+
+from cluster import commit
+from cluster.storage import open_store
+from cluster.tables import read_entry
+from tests.workflows.corpora import recipe
+from workflows.build import GateRefused
+from workflows.corpus import visible_builds
+from workflows.explain import verify, why
+from workflows.nightly import prepare_night, run_night
+from workflows.recipe import RecipeError
+from workflows.stage import StageError
+
+pytestmark = pytest.mark.usefixtures("ray_session")
+COMMAND = Path(sys.executable).with_name("corpusmill")
+OFF = dict.fromkeys(("language", "gopher_repetition", "gopher_quality", "c4", "fineweb"), "off")
+
+
+@pytest.fixture(scope="module")
+def texts(sample: Path) -> list[str]:
+    """Texts of a few hundred words, no two alike."""
+    found = pq.read_table(sample / "sample.parquet", columns=["text"])["text"].to_pylist()
+    long = sorted({text for text in found if 200 < len(text.split()) < 500})
+    return long[:40]
+
+
+class Corpus:
+    """A folder of inputs, one file a delivery, and a recipe over it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.inputs, self.output = folder / "in", folder / "out"
+        self.inputs.mkdir(parents=True)
+        self.store = open_store(str(self.output))
+        self.recipe = self.with_recipe("recipe")
+
+    def with_recipe(self, name: str, inputs: str | None = None, **changes: Any) -> Path:
+        params = OFF | {"tokenizer": {"name": "train:bpe", "vocab": 400}} | changes.pop("params", {})
+        where = [str(self.inputs / inputs)] if inputs else [str(self.inputs)]
+        changes = {"shards": {"formats": ["megatron", "parquet"]}, "splits": {}} | changes
+        return recipe(self.inputs.parent / f"{name}.yaml", where, self.output, params=params, **changes)
+
+    def deliver(self, name: str, documents: dict[str, str]) -> None:
+        lines = [orjson.dumps({"id": doc, "text": text}) for doc, text in documents.items()]
+        (self.inputs / f"{name}.jsonl").write_bytes(b"\n".join(lines) + b"\n")
+
+    def night(self, path: Path | None = None) -> dict[str, Any]:
+        path = path or self.recipe
+        return run_night(path, prepare_night(path))
+
+    def published(self) -> list[list[str]]:
+        """Ids of the documents of each visible build, oldest first."""
+        builds = visible_builds(self.store, commit.head(self.store))
+        return [
+            sorted(
+                doc
+                for entry in b["stages"][-1]["files"]["kept"]
+                for doc in read_entry(self.store, entry)["id"].to_pylist()
+            )
+            for b in builds
+        ]
+
+    def intact(self) -> bool:
+        return all(error is None for _, error in verify(self.store))
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Corpus:
+    return Corpus(tmp_path)
+
+
+def near(text: str) -> str:
+    return text[: -len(text) // 50] + " indeed"
+
+
+def test_nights_publish_what_is_new_and_drop_what_is_published(corpus: Corpus, texts: Sequence[str]) -> None:
+    corpus.deliver("monday", {f"m{n}": text for n, text in enumerate(texts[:10])})
+    first = corpus.night()
+    assert (first["committed"], first["log_number"], first["documents"]) == (True, 1, 10)
+    new = {f"t{n}": text for n, text in enumerate(texts[10:15])}
+    copies = {"exact": texts[0].upper(), "near": near(texts[1]), "m2": texts[20]}
+    corpus.deliver("tuesday", new | copies)
+    second = corpus.night()
+    assert corpus.published() == [[f"m{n}" for n in range(10)], [f"t{n}" for n in range(5)]]
+    assert second["inputs"] | {"bytes": 0} == {
+        "new": 1,
+        "bytes": 0,
+        "changed": [],
+        "gone": [],
+        "known": 1,
+        "whole": False,
+    }
+    dropped = next(stage["dropped"] for stage in second["stages"] if stage["name"] == "dedup")
+    assert dropped == {"exact_dedup/duplicate": 1, "minhash_dedup/duplicate": 1, "unique_id/duplicate_id": 1}
+    builds = visible_builds(corpus.store, commit.head(corpus.store))[::-1]
+    assert why(corpus.store, builds, "exact")["duplicate_of"] == "m0"
+    assert why(corpus.store, builds, "near")["duplicate_of"] == "m1"
+    assert why(corpus.store, builds, "m2")["build"] == first["build_id"]
+    assert len({build["tokenizer"]["sha256"] for build in builds}) == 1
+    assert corpus.intact()
+    third = corpus.night()
+    assert (third["committed"], third["log_number"]) == (False, 2)
+
+
+def test_a_night_that_was_refused_is_caught_up_by_the_next(corpus: Corpus, texts: Sequence[str]) -> None:
+    corpus.deliver("monday", {f"m{n}": text for n, text in enumerate(texts[:5])})
+    corpus.night()
+    corpus.deliver("tuesday", {"t0": texts[5]})
+    with pytest.raises(GateRefused, match=r"gates\.min_tokens"):
+        corpus.night(corpus.with_recipe("strict", gates={"min_tokens": 10**9}))
+    assert commit.head(corpus.store).number == 1  # type: ignore[union-attr]
+    corpus.deliver("wednesday", {"w0": texts[6], "again": texts[5]})
+    result = corpus.night()
+    assert result["inputs"]["new"] == 2
+    assert corpus.published()[1] == ["again", "w0"]  # the smaller id of two copies stays
+    assert corpus.intact()
+
+
+def test_the_second_of_two_nights_at_once_is_checked_against_the_first(corpus: Corpus, texts: Sequence[str]) -> None:
+    corpus.deliver("monday", {"m0": texts[0]})
+    corpus.night()
+    corpus.deliver("left", {"l0": texts[1], "l1": texts[2]})
+    corpus.deliver("right", {"r0": texts[1], "r1": texts[3], "r2": near(texts[2])})
+    left = corpus.with_recipe("left", "left.jsonl")
+    right = corpus.with_recipe("right", "right.jsonl")
+    nights = [(path, prepare_night(path)) for path in (left, right)]
+    results = [run_night(path, night) for path, night in nights]
+    assert [(r["committed"], r["log_number"]) for r in results] == [(True, 2), (True, 3)]
+    assert corpus.published() == [["m0"], ["l0", "l1"], ["r1"]]
+    assert corpus.intact()
+
+
+def test_the_same_night_run_twice_at_once_is_committed_once(corpus: Corpus, texts: Sequence[str]) -> None:
+    corpus.deliver("monday", {"m0": texts[0]})
+    nights = [prepare_night(corpus.recipe) for _ in range(2)]
+    results = [run_night(corpus.recipe, night) for night in nights]
+    assert [(r["committed"], r["log_number"]) for r in results] == [(True, 1), (False, 1)]
+
+
+def test_an_input_changed_in_place_is_refused_or_makes_everything_new(corpus: Corpus, texts: Sequence[str]) -> None:
+    corpus.deliver("monday", {"m0": texts[0]})
+    corpus.deliver("tuesday", {"t0": texts[1]})
+    corpus.night()
+    corpus.deliver("tuesday", {"t0": texts[2], "t1": texts[3]})
+    with pytest.raises(StageError, match=r"1 inputs changed.*tuesday\.jsonl"):
+        prepare_night(corpus.recipe)
+    result = corpus.night(corpus.with_recipe("rebuilding", on_changed_input="rebuild"))
+    assert (result["inputs"]["whole"], result["committed"], result["log_number"]) == (True, True, 2)
+    assert corpus.published() == [["m0", "t0", "t1"]]
+
+
+def test_inputs_that_are_gone_are_told_and_their_documents_stay(corpus: Corpus, texts: Sequence[str]) -> None:
+    corpus.deliver("monday", {"m0": texts[0]})
+    corpus.night()
+    os.remove(corpus.inputs / "monday.jsonl")
+    corpus.deliver("tuesday", {"t0": texts[1]})
+    assert corpus.night()["inputs"]["gone"] == ["monday.jsonl"]
+    assert corpus.published() == [["m0"], ["t0"]]
+
+
+@pytest.mark.parametrize(
+    ("params", "named"),
+    [
+        ({"tokenizer": {"name": "train:bpe", "vocab": 500}}, "vocab is 500, the published corpus has 400"),
+        ({"minhash_dedup": {"bands": 10}}, "bands"),
+    ],
+)
+def test_what_does_not_fit_the_published_corpus_is_an_error_before_any_work(
+    corpus: Corpus, texts: Sequence[str], params: dict[str, Any], named: str
+) -> None:
+    corpus.deliver("monday", {"m0": texts[0]})
+    corpus.night()
+    corpus.deliver("tuesday", {"t0": texts[1]})
+    with pytest.raises(RecipeError, match=named):
+        prepare_night(corpus.with_recipe("other", params=params))
+
+
+def test_the_command_says_what_is_new_without_doing_it(corpus: Corpus, texts: Sequence[str]) -> None:
+    corpus.deliver("monday", {"m0": texts[0]})
+    command = [COMMAND, "nightly", str(corpus.recipe), "--dry-run"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("1 input file new")
+    assert not corpus.output.exists()
