@@ -243,6 +243,7 @@ def run_stages(stage: Stage, job: Job, force: str | None = None) -> list[Manifes
     upstream: Manifest | None = None
     for one in stage.chain():
         folder = folder_of(one, job)
+        mark_used(job.store, one, job)
         manifest = load_manifest(job.store, folder, basis_of(upstream))
         cached = manifest is not None
         if manifest is None:
@@ -251,7 +252,6 @@ def run_stages(stage: Stage, job: Job, force: str | None = None) -> list[Manifes
             save_manifest(job.store, folder, manifest)
         check_drop_share(one, manifest)
         sweep(job.store, folder)
-        mark_used(job.store, folder)
         job.progress.finished(manifest, cached)
         manifests.append(manifest | {"cached": cached})
         upstream = manifest

@@ -322,8 +322,8 @@ def verify(
 ) -> None:
     """Check the log and, of all builds that readers see, every checksum, count and conservation law."""
     from cluster.storage import open_store
-    from workflows.explain import verify as check
     from workflows.progress import console_progress
+    from workflows.verify import verify as check
 
     with _interruptible(), console_progress(err) as progress:
         checks = list(check(open_store(output), build, quick, progress))
@@ -466,8 +466,8 @@ def retract(
         return _print_json(result)
     _print_retracted(result["builds"])
     if unknown := result["unknown"]:
-        more = ", …" if len(unknown) > SHOWN_IDS else ""
-        out.print(f"in no visible build: {len(unknown)} ids: {escape(', '.join(unknown[:SHOWN_IDS]))}{more}")
+        some = ", ".join(unknown[:SHOWN_IDS]) + (", …" if len(unknown) > SHOWN_IDS else "")
+        out.print(f"in no visible build: {_counted(len(unknown), 'id')}: {escape(some)}")
     if dry_run:
         return out.print("nothing was written: --dry-run")
     return _print_entry(result)
@@ -518,8 +518,8 @@ def _report_again(store: Store, result: dict[str, Any], changed: list[dict[str, 
 def _print_retracted(builds: list[dict[str, Any]]) -> None:
     for build in builds:
         tokens = "" if build["tokens"] is None else f" of {build['tokens']} tokens"
-        shards = "1 shard" if build["shards"] == 1 else f"{build['shards']} shards"
-        out.print(f"build {build['build_id']}: {build['documents']} documents{tokens}, in {shards}")
+        documents, shards = _counted(build["documents"], "document"), _counted(build["shards"], "shard")
+        out.print(f"build {build['build_id']}: {documents}{tokens}, in {shards}")
 
 
 def _print_entry(result: dict[str, Any]) -> None:
@@ -544,11 +544,17 @@ def demo(
 
 
 @app.command()
-def doctor(output: Annotated[str | None, typer.Argument(help="also try to write there")] = None) -> None:
+def doctor(
+    output: Annotated[str | None, typer.Argument(help="also try to write there")] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(help="also see whether this Ray cluster asks for a token: host:port, auto, ray://… or http://…"),
+    ] = None,
+) -> None:
     """Check this machine: versions, packages, memory, disk, Ray."""
     from workflows.doctor import examine
 
-    findings = examine(output)
+    findings = examine(output, address)
     for finding in findings:
         mark = "[green]ok[/]     " if finding.good else "[red]problem[/]"
         out.print(f"{mark} {escape(finding.what)}: {escape(finding.told)}")
@@ -581,7 +587,11 @@ def _tell_ignored(ignored: Any) -> None:
 
 
 def _input_files(n: int) -> str:
-    return "1 input file" if n == 1 else f"{n} input files"
+    return _counted(n, "input file")
+
+
+def _counted(n: int, what: str) -> str:
+    return f"1 {what}" if n == 1 else f"{n} {what}s"
 
 
 def _print_json(value: Any) -> None:

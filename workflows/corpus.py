@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cluster import commit
+from cluster.shard_reader import ShardRecord, Sidecar
 from cluster.storage import Missing, StorageError, Store
 from cluster.tables import file_sha256
 from workflows.recipe import RecipeError
@@ -29,9 +30,12 @@ def save_build(store: Store, manifest: Manifest) -> tuple[Manifest, str]:
     files: what a commit refers to is never replaced by a mere repetition. (manifest, its sha256)"""
     key = f"builds/{manifest['build_id']}/manifest.json"
     if store.exists(key):
-        before: Manifest = orjson.loads(store.read(key))
+        data = store.read(key)
+        before: Manifest = orjson.loads(data)
         if _files(before) == _files(manifest):
-            return before, hashlib.sha256(store.read(key)).hexdigest()
+            digest = hashlib.sha256(data).hexdigest()
+            store.write(manifest_key(manifest["build_id"], digest), data)  # may have been collected, never committed
+            return before, digest
     data = orjson.dumps(manifest, option=orjson.OPT_INDENT_2)
     digest = hashlib.sha256(data).hexdigest()
     store.write(manifest_key(manifest["build_id"], digest), data)  # what a commit will name, never written again
@@ -62,6 +66,12 @@ def save_listing(store: Store, build: str, inputs: Sequence[dict[str, Any]]) -> 
 
 def _files(manifest: Manifest) -> list[Any]:
     return [manifest["shards"], *(stage["files"] for stage in manifest["stages"])]
+
+
+def shard_record(shard: Mapping[str, Any]) -> ShardRecord:
+    """A shard as a build's manifest names it, for those who read shards."""
+    sidecars = tuple(Sidecar(**sidecar) for sidecar in shard["sidecars"])
+    return ShardRecord(**{k: v for k, v in shard.items() if k not in ("split", "sidecars")}, sidecars=sidecars)
 
 
 def committed_build(store: Store, build: str, digest: str) -> Manifest:

@@ -95,7 +95,8 @@ def _ray_token() -> Finding:
     try:
         readable = file.stat().st_mode & 0o077
     except FileNotFoundError:
-        return Finding("ray token", True, f"{file} is not there yet")
+        named = "RAY_AUTH_TOKEN_PATH" in os.environ
+        return Finding("ray token", not named, f"{file} is not there" if named else "made by the first build")
     except OSError as error:
         return Finding("ray token", False, str(error))
     told = f"others than its owner have rights to {file}: chmod 600" if readable else f"{file}, its owner's alone"
@@ -138,18 +139,17 @@ def _cluster_asks(address: str) -> bool:
     if address.startswith("ray://"):
         target, method = address.removeprefix("ray://"), "/ray.rpc.RayletDriver/KVExists"
     else:
-        target, method = canonicalize_bootstrap_address(address), "/ray.rpc.NodeInfoGcsService/GetClusterId"
+        target = canonicalize_bootstrap_address("auto") if address == "auto" else address
+        method = "/ray.rpc.NodeInfoGcsService/GetClusterId"
     if target is None:
-        raise ConnectionError("no cluster runs on this machine")
-    # An empty message is one of the cluster's protocol; a server of clients refuses it for want of a session.
-    opened = (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.FAILED_PRECONDITION)
+        raise ConnectionError("no cluster was started on this machine")
     with grpc.insecure_channel(target, options=[("grpc.enable_http_proxy", 0)]) as channel:
         try:
-            channel.unary_unary(method)(b"", timeout=ANSWER_SECONDS)
+            channel.unary_unary(method)(b"", timeout=ANSWER_SECONDS, metadata=[("client_id", "doctor")])
         except grpc.RpcError as error:
-            if error.code() not in (grpc.StatusCode.UNAUTHENTICATED, *opened):
+            if error.code() != grpc.StatusCode.UNAUTHENTICATED:
                 raise ConnectionError(f"{error.code().name}: {error.details()}") from error
-            return bool(error.code() == grpc.StatusCode.UNAUTHENTICATED)
+            return True
     return False
 
 

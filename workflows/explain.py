@@ -1,4 +1,4 @@
-"""Answers about a finished build: where a document went, and whether everything still adds up."""
+"""Answers about a finished build: where its documents went, and samples of what it dropped."""
 
 from __future__ import annotations
 
@@ -6,19 +6,13 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cluster import commit
-from cluster.artefacts import artefact_key
-from cluster.flat_formats import ShardError
-from cluster.shard_reader import ShardRecord, Sidecar, verify_shard
-from cluster.storage import Missing, Store
-from cluster.tables import Entry, columns_of, file_sha256, read_entry
+from cluster.storage import Store
+from cluster.tables import Entry, columns_of, read_entry
 from operators.document import DROP
-from workflows.corpus import manifest_key
-from workflows.stage import ConservationError, Manifest, check_conservation
+from workflows.stage import Manifest
 
 SAMPLES = 20
 SAMPLE_CHARACTERS = 600
@@ -101,75 +95,3 @@ def _sample(row: dict[str, Any]) -> dict[str, Any]:
     text = row.get("text")
     told = {name.removeprefix("drop_"): row.get(name) for name in DROP.names if name != "drop_reason"}
     return {"id": row["id"], "url": row.get("url"), "text": text[:SAMPLE_CHARACTERS] if text else None, **told}
-
-
-def verify(store: Store) -> Iterator[tuple[str, str | None]]:
-    """(what was checked, what is wrong with it or None) for every file, count and law behind the log's head."""
-    entry = commit.head(store)
-    if entry is None:
-        yield "log", "no build is committed here"
-        return
-    for build, digest in entry.manifests.items():
-        key = manifest_key(build, digest)
-        if not store.exists(key):
-            yield key, "missing"
-            continue
-        raw = store.read(key)
-        same = hashlib.sha256(raw).hexdigest() == digest
-        yield f"{key} against the log", None if same else "its sha256 is not the one that was committed"
-        yield from _verify_build(store, orjson.loads(raw))
-
-
-def _verify_build(store: Store, manifest: Manifest) -> Iterator[tuple[str, str | None]]:
-    came: int | None = None
-    for stage in manifest["stages"]:
-        try:
-            check_conservation(stage)
-            error = None
-        except ConservationError as broken:
-            error = str(broken)
-        if error is None and came is not None and stage["rows_in"] != came:
-            error = f"the stage above kept {came} rows, {stage['rows_in']} came in"
-        came = stage["kept"]
-        yield f"stage {stage['name']}: rows in = kept + dropped + quarantined", error
-        for fate in ("kept", "dropped", "quarantined"):
-            for entry in stage["files"][fate]:
-                yield entry["path"], _verify_file(store, entry)
-            rows = sum(entry["rows"] for entry in stage["files"][fate])
-            told = sum(stage["dropped"].values()) if fate == "dropped" else stage[fate]
-            wrong = None if rows == told else f"{rows} rows in files, {told} in the manifest"
-            yield f"stage {stage['name']}: {fate} rows in files", wrong
-    for shard in manifest["shards"]:
-        yield shard["path"], _verify_shard(store, shard)
-    if manifest["tokenizer"] and store.exists(key := artefact_key(manifest["tokenizer"]["sha256"])):
-        same = hashlib.sha256(store.read(key)).hexdigest() == manifest["tokenizer"]["sha256"]
-        yield key, None if same else "its sha256 is not its name"
-    for kind in sorted({shard["format"] for shard in manifest["shards"]}):
-        shards = [shard for shard in manifest["shards"] if shard["format"] == kind]
-        wrong_totals = [
-            f"{total} {key}, {manifest[key]} in the manifest"
-            for key in ("documents", "tokens")
-            if manifest[key] is not None and (total := sum(s[key] for s in shards)) != manifest[key]
-        ]
-        yield f"shards of format {kind}: totals", wrong_totals[0] if wrong_totals else None
-
-
-def _verify_file(store: Store, entry: Entry) -> str | None:
-    try:
-        with store.local(entry["path"]) as root:
-            same = file_sha256(root / entry["path"]) == entry["sha256"]
-    except Missing:
-        return "missing"
-    return None if same else "its sha256 is not the one in the manifest"
-
-
-def _verify_shard(store: Store, shard: dict[str, Any]) -> str | None:
-    """Hashes, sizes and the counts that the shard's own index gives, against the manifest."""
-    sidecars = tuple(Sidecar(**sidecar) for sidecar in shard["sidecars"])
-    record = ShardRecord(**{k: v for k, v in shard.items() if k not in ("split", "sidecars")}, sidecars=sidecars)
-    try:
-        with store.local(record.path, *(sidecar.path for sidecar in sidecars)) as root:
-            verify_shard(root, record)
-    except (Missing, ShardError) as error:
-        return str(error)
-    return None

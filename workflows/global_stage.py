@@ -6,10 +6,11 @@ columns the verdicts add. The text is not copied.
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,17 +18,41 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from cluster.exchange import open_partition, read_table, write_partitions, write_table
+from cluster.exchange import concatenate, open_partition, read_table, write_partitions, write_table
+from cluster.index import IndexTask, look_up
 from cluster.storage import Store
 from cluster.tables import Entry, TableWriter, read_entry
 from cluster.units import Record, Task, peak_rss_bytes, run_units
 from operators.apply import Step
-from operators.document import with_columns
-from operators.phases import DOCUMENTS, VERDICT, GlobalOperator, Phase, partition_of, with_doc
+from operators.document import identity, with_columns
+from operators.phases import (
+    DOCUMENTS,
+    HISTORY,
+    VERDICT,
+    GlobalOperator,
+    Phase,
+    distinct_keys,
+    partition_of,
+    with_doc,
+    with_keepers,
+)
 from workflows import profile
 from workflows.map_stage import EXPLAINING, explained
-from workflows.stage import Job, Manifest, Stage, basis_of, characters, folder_of, summarise
+from workflows.recipe import RecipeError
+from workflows.stage import (
+    INDEX,
+    Job,
+    Manifest,
+    Stage,
+    basis_of,
+    characters,
+    folder_of,
+    recalling,
+    remembered,
+    summarise,
+)
 
+HISTORY_BYTES = 1 << 30  # of the index of published builds that one reduce goes through
 PROFILED = ("id", "chars", "source", "language", "language_score")
 
 
@@ -39,87 +64,169 @@ class Routed:
     keys: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Remembering:
+    """A phase that remembers, and what its map made of the documents: a file in the exchange for each of theirs."""
+
+    operator: str
+    phase: Phase
+    keys: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        return f"{self.operator}/{self.phase.name}"
+
+
+@dataclass
+class Passes:
+    """Runs the passes of a stage, each in its own folder of the exchange, and keeps their records."""
+
+    stage: Stage
+    job: Job
+    upstream: Manifest
+    records: list[Record] = field(default_factory=list)
+
+    def folder(self, name: str) -> str:
+        return f"{folder_of(self.stage, self.job)}/exchange/{name}"
+
+    def run(self, name: str, works: Sequence[Any], task: Task) -> list[Record]:
+        """Names of passes begin with the operator's, if it is one's."""
+        store, progress = self.job.store, self.job.progress
+        progress.started(self.stage.name, name, len(works))
+        label = f"{self.stage.name}[{name}]"
+        done = run_units(store, self.folder(name), works, task, label, progress.unit, basis_of(self.upstream))
+        self.records.extend(record | {"operator": name.partition("/")[0]} for record in done)
+        return done
+
+    def exchange(self, name: str, works: Sequence[Any], task: Task) -> list[str]:
+        """The same for a task that writes one file of rows for each work: those files."""
+        self.run(name, works, task)
+        return [row_file(self.folder(name), number) for number in range(len(works))]
+
+
+def row_file(folder: str, number: int) -> str:
+    return f"{folder}/{number:06d}.arrow"
+
+
+def check_history(stage: Stage, job: Job) -> None:
+    """Raises RecipeError where a published build remembers nothing that an operator could compare with."""
+    for one in stage.chain():
+        for step, build in itertools.product(recalling(one), job.history):
+            before = next((found for found in build["stages"] if found["name"] == one.name), None)
+            if problem := _incomparable(step, before):
+                scope = "set `scope: build` to compare with nothing published, or " * hasattr(step.operator, "scope")
+                raise RecipeError(
+                    f"params.{step.name}: {problem} in the published build {build['build_id']}, to compare with: "
+                    f"{scope}replace what is published by a new `build`"
+                )
+
+
+def _incomparable(step: Step, before: Manifest | None) -> str | None:
+    """How the step differs from that of a published build, in all that decides what is remembered."""
+    if before is None or step.name not in before["files"].get(INDEX, {}):
+        return "there is no index for it"
+    now = identity(step.operator)
+    then = next(found["parameters"] for found in before["steps"] if found["name"] == step.name)
+    for name in sorted((now.keys() | then.keys()) - {"scope"}):
+        if now.get(name) != then.get(name):
+            return f"{name} is {now.get(name)!r} here and {then.get(name)!r}"
+    return None
+
+
 def run_global_stage(stage: Stage, job: Job, upstream: Manifest) -> Manifest:
     """Run the stage to its manifest's content; the caller saves it and may then sweep `exchange/`."""
     started = time.perf_counter()
     folder = folder_of(stage, job)
     files: list[Entry] = upstream["files"]["kept"]
+    passes = Passes(stage, job, upstream)
     verdicts: tuple[Routed, ...] = ()
-    passes: list[Record] = []
+    remembering: list[Remembering] = []
     for step in stage.steps if files else ():
-        routed, records = _run_operator(stage, job, step, upstream, verdicts)
-        passes += records
+        routed, found = _run_operator(passes, step, verdicts)
         verdicts = (*verdicts, routed)
+        remembering += found
+    index = _remember(passes, remembering, verdicts)
     job.progress.started(stage.name, "verdicts", len(files))
     task = ApplyTask(job.store, folder, verdicts, job.recipe.dropped_text)
     label = f"{stage.name}[verdicts]"
     records = run_units(job.store, folder, files, task, label, job.progress.unit, basis_of(upstream))
     manifest = summarise(stage, job, upstream, records, time.perf_counter() - started)
-    manifest["cpu_seconds"] = round(manifest["cpu_seconds"] + sum(r["cpu_seconds"] for r in passes), 3)
-    manifest["peak_rss_bytes"] = max([manifest["peak_rss_bytes"], *(r["peak_rss_bytes"] for r in passes)])
+    manifest["files"][INDEX] = index
+    cpu_seconds, peaks = (sum(r["cpu_seconds"] for r in passes.records), [r["peak_rss_bytes"] for r in passes.records])
+    manifest["cpu_seconds"] = round(manifest["cpu_seconds"] + cpu_seconds, 3)
+    manifest["peak_rss_bytes"] = max([manifest["peak_rss_bytes"], *peaks])
     for operator in manifest["operators"]:
-        operator["seconds"] = round(sum(r["seconds"] for r in passes if r["operator"] == operator["name"]), 3)
+        spent = sum(r["seconds"] for r in passes.records if r["operator"] == operator["name"])
+        operator["seconds"] = round(spent, 3)
     return manifest
 
 
-def _run_operator(
-    stage: Stage, job: Job, step: Step, upstream: Manifest, verdicts: tuple[Routed, ...]
-) -> tuple[Routed, list[Record]]:
+def _run_operator(passes: Passes, step: Step, verdicts: tuple[Routed, ...]) -> tuple[Routed, list[Remembering]]:
     """Run the phases of one operator, then route its verdicts to the files."""
     operator: GlobalOperator = step.operator
-    base = f"{folder_of(stage, job)}/exchange/{step.name}"
-    files, rows, basis = upstream["files"]["kept"], upstream["kept"], basis_of(upstream)
+    store, files = passes.job.store, passes.upstream["files"]["kept"]
+    columns = tuple(dict.fromkeys(["id", "priority", "chars", *operator.needs]))
+    history = remembered(passes.stage, step.name, passes.job) if operator.recalls else {}
     outputs: dict[str, list[Any]] = {DOCUMENTS: files}
-    records: list[Record] = []
-
-    def run(where: str, works: Sequence[Any], task: Task) -> list[str]:
-        name = f"{step.name}/{where}"
-        job.progress.started(stage.name, name, len(works))
-        label = f"{stage.name}[{name}]"
-        done = run_units(job.store, f"{base}/{where}", works, task, label, job.progress.unit, basis)
-        records.extend(record | {"operator": step.name} for record in done)
-        return [f"{base}/{where}/{number:06d}.arrow" for number in range(len(works))]
-
-    for phase in operator.phases(rows):
-        mapped = {}
-        for source in phase.maps:
-            where = f"{phase.name}-from-{source}"
-            task = PhaseMap(job.store, f"{base}/{where}", operator, rows, phase.name, source, verdicts)
-            mapped[source] = run(where, outputs[source], task)
-        reduce = PhaseReduce(job.store, f"{base}/{phase.name}", operator, rows, phase.name, mapped)
-        outputs[phase.name] = run(phase.name, list(range(phase.partitions)), reduce)
-    route = RouteMap(job.store, f"{base}/route", len(files))
-    return Routed(step.name, tuple(run("route", outputs[phase.name], route))), records
+    remembering: list[Remembering] = []
+    for phase in operator.phases(passes.upstream["kept"]):
+        known = history.get(phase.name, [])
+        name = f"{step.name}/{phase.name}"
+        partitions = max(phase.partitions, -(-sum(entry["bytes"] for entry in known) // HISTORY_BYTES))
+        mapped: dict[str, list[str]] = {}
+        for source, function in phase.maps.items():
+            pass_name = f"{name}-from-{source}"
+            task = PhaseMap(store, passes.folder(pass_name), function, partitions, columns, verdicts)
+            mapped[source] = passes.exchange(pass_name, outputs[source], task)
+        reduce = PhaseReduce(store, passes.folder(name), phase.reduce, mapped, tuple(known))
+        outputs[phase.name] = passes.exchange(name, list(range(partitions)), reduce)
+        if phase.remember:
+            remembering.append(Remembering(step.name, phase, tuple(mapped[DOCUMENTS])))
+    route = RouteMap(store, passes.folder(f"{step.name}/route"), len(files))
+    routed = passes.exchange(f"{step.name}/route", outputs[phase.name], route)
+    return Routed(step.name, tuple(routed)), remembering
 
 
-def _phase(operator: GlobalOperator, rows: int, name: str) -> Phase:
-    return next(phase for phase in operator.phases(rows) if phase.name == name)
+def _remember(passes: Passes, remembering: Sequence[Remembering], verdicts: tuple[Routed, ...]) -> dict[str, Any]:
+    """Write what the operators remember of this build; the entries of its files by operator and phase."""
+    stage, job, files = passes.stage, passes.job, passes.upstream["files"]["kept"]
+    index: dict[str, dict[str, list[Entry]]] = {}
+    for step in stage.steps:
+        phases = step.operator.phases(passes.upstream["kept"])
+        if kept := [phase.name for phase in phases if phase.remember]:
+            index[step.name] = {name: [] for name in kept}
+    if remembering:
+        task = RememberTask(job.store, passes.folder("index"), tuple(remembering), verdicts)
+        passes.run("index", files, task)
+        exchanged = {one.name: [row_file(task.folder_of(one), n) for n in range(len(files))] for one in remembering}
+        works = [[one.operator, one.phase.name, p] for one in remembering for p in range(one.phase.partitions)]
+        write = IndexTask(job.store, f"{folder_of(stage, job)}/{INDEX}", exchanged)
+        for one, record in zip(works, passes.run("index/files", works, write), strict=True):
+            index[str(one[0])][str(one[1])] += record["entries"]
+    return index
 
 
 @dataclass(frozen=True)
 class PhaseMap:
-    """The map side of a phase on one unit of one source: rows to the partitions of their keys."""
+    """The map side of a phase on one unit of one source: rows to the partitions of their keys. The documents are those
+    that earlier operators of the stage left."""
 
     store: Store
     folder: str
-    operator: GlobalOperator
-    rows: int
-    phase: str
-    source: str
+    map: Callable[[pa.Table], pa.Table]
+    partitions: int
+    columns: tuple[str, ...]
     verdicts: tuple[Routed, ...]
 
     def __call__(self, number: int, work: Any) -> Record:
-        phase = _phase(self.operator, self.rows, self.phase)
-        table = self._documents(number, work) if self.source == DOCUMENTS else read_table(self.store, work)
-        rows = phase.maps[self.source](table)
-        partition = partition_of(rows["key"].to_numpy(), phase.partitions)
-        write_partitions(self.store, f"{self.folder}/{number:06d}.arrow", rows, partition, phase.partitions)
+        table = read_table(self.store, work) if isinstance(work, str) else self._documents(number, work)
+        rows = self.map(table)
+        partition = partition_of(rows["key"].to_numpy(), self.partitions)
+        write_partitions(self.store, row_file(self.folder, number), rows, partition, self.partitions)
         return {"bytes": rows.nbytes, "peak_rss_bytes": peak_rss_bytes()}
 
     def _documents(self, number: int, work: Entry) -> pa.Table:
-        """The file's documents that earlier operators of the stage left, with their column `doc`."""
-        columns = list(dict.fromkeys(["id", "priority", "chars", *self.operator.needs]))
-        docs = read_entry(self.store, work, columns)
+        docs = read_entry(self.store, work, self.columns)
         docs = with_doc(docs, number)
         alive = np.ones(docs.num_rows, bool)
         for _, rows, verdict in own_verdicts(self.store, self.verdicts, number):
@@ -144,21 +251,45 @@ class PhaseReduce:
 
     store: Store
     folder: str
-    operator: GlobalOperator
-    rows: int
-    phase: str
+    reduce: Callable[[Mapping[str, pa.Table]], pa.Table]
     mapped: dict[str, list[str]]
+    history: tuple[Entry, ...]
 
     def __call__(self, number: int, work: int) -> Record:
-        phase = _phase(self.operator, self.rows, self.phase)
         with ExitStack() as stack:
-            opened = {
+            parts = {
                 source: stack.enter_context(open_partition(self.store, keys, work))
                 for source, keys in self.mapped.items()
             }
-            result = phase.reduce(opened)
-            write_table(self.store, f"{self.folder}/{number:06d}.arrow", result)
+            if self.history and (found := look_up(self.store, self.history, distinct_keys(parts))):
+                parts[HISTORY] = concatenate(found)
+            result = self.reduce(parts)
+            write_table(self.store, row_file(self.folder, number), result)
             return {"bytes": result.nbytes, "peak_rss_bytes": peak_rss_bytes()}
+
+
+@dataclass(frozen=True)
+class RememberTask:
+    """What the operators remember of one file's documents, to the partitions of their keys."""
+
+    store: Store
+    folder: str
+    remembering: tuple[Remembering, ...]
+    verdicts: tuple[Routed, ...]
+
+    def folder_of(self, one: Remembering) -> str:
+        return f"{self.folder}/{one.name}"
+
+    def __call__(self, number: int, work: Entry) -> Record:
+        docs = with_doc(read_entry(self.store, work, ["id"]), number)
+        judged = {name: verdict for name, _, verdict in own_verdicts(self.store, self.verdicts, number)}
+        for one in self.remembering:
+            assert one.phase.remember
+            rows = read_table(self.store, one.keys[number])
+            index = one.phase.remember(rows, with_keepers(docs, judged[one.operator]))
+            partition = partition_of(index["key"].to_numpy(), one.phase.partitions)
+            write_partitions(self.store, row_file(self.folder_of(one), number), index, partition, one.phase.partitions)
+        return {"peak_rss_bytes": peak_rss_bytes()}
 
 
 @dataclass(frozen=True)
@@ -174,7 +305,7 @@ class RouteMap:
         missing = {f.name: pa.nulls(verdict.num_rows, f.type) for f in VERDICT if f.name not in verdict.column_names}
         verdict = with_columns(verdict, missing)
         partition = (verdict["doc"].to_numpy() >> np.uint64(32)).astype(np.int64)
-        write_partitions(self.store, f"{self.folder}/{number:06d}.arrow", verdict, partition, self.files)
+        write_partitions(self.store, row_file(self.folder, number), verdict, partition, self.files)
         return {"bytes": verdict.nbytes, "peak_rss_bytes": peak_rss_bytes()}
 
 

@@ -6,6 +6,7 @@ import difflib
 import importlib
 import importlib.util
 import math
+import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -22,6 +23,7 @@ from ruamel.yaml.error import YAMLError
 from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent, ScalarEvent
 
 from operators.apply import Step
+from workflows.refused import secret_key, secret_value, unsafe_setting
 
 MAX_RECIPE_BYTES = 1 << 20
 MAX_DEPTH = 32  # of lists and mappings in each other
@@ -210,8 +212,11 @@ def fields_of(model: type) -> list[str]:
 
 def load_recipe(path: str | Path) -> tuple[Recipe, Callable[[Place, str], RecipeError]]:
     """The recipe in a file, and a function that makes the error for a path in it: file, line, key, message."""
+    if unsafe := unsafe_setting(os.environ):
+        raise RecipeError(unsafe)
     try:
-        text = Path(path).read_text("utf-8")
+        with open(path, encoding="utf-8") as file:
+            text = file.read(MAX_RECIPE_BYTES + 1)
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: cannot be read: {error}") from error
     tree = _parse(str(path), text)
@@ -228,7 +233,7 @@ def load_recipe(path: str | Path) -> tuple[Recipe, Callable[[Place, str], Recipe
 
 def _parse(path: str, text: str) -> CommentedMap:
     if len(text) > MAX_RECIPE_BYTES:
-        raise RecipeError(f"{path}: a recipe of {len(text)} characters; at most {MAX_RECIPE_BYTES} are read")
+        raise RecipeError(f"{path}: a recipe of more than {MAX_RECIPE_BYTES} characters; at most that many are read")
     depth = 0
     try:
         for event in YAML().parse(text):
@@ -256,13 +261,17 @@ def _parse(path: str, text: str) -> CommentedMap:
 def _unreadable(path: str, error: Exception) -> RecipeError:
     mark = getattr(error, "problem_mark", None)
     at = f":{mark.line + 1}" if mark else ""
-    return RecipeError(f"{path}{at}: {getattr(error, 'problem', None) or error}")
+    told = str(getattr(error, "problem", None) or error)
+    return RecipeError(f"{path}{at}: {told.partition(' with value ')[0]}")  # the value may be a secret
 
 
 def _plain(node: Any, where: Place, located: Callable[[Place, str], RecipeError]) -> Any:
     """Plain Python values for ruamel's round-trip ones, refusing those that JSON has no way to write; dates stay the
-    strings they were written as."""
+    strings they were written as. Refuses secrets, too, before anything else can repeat them."""
     if isinstance(node, CommentedMap):
+        for key in node:
+            if wrong := secret_key(str(key)) or secret_value(str(key)):
+                raise located(where, wrong)
         return {_text(str(k), (*where, k), located): _plain(v, (*where, k), located) for k, v in node.items()}
     if isinstance(node, CommentedSeq):
         return [_plain(value, (*where, number), located) for number, value in enumerate(node)]
@@ -284,6 +293,8 @@ def _text(text: str, where: Place, located: Callable[[Place, str], RecipeError])
         text.encode()
     except UnicodeEncodeError:
         raise located(where, f"not Unicode text: {_shown(text)}") from None
+    if wrong := secret_value(text):
+        raise located(where, wrong)
     return text
 
 

@@ -11,14 +11,16 @@ import hashlib
 import inspect
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import orjson
 
 from cluster.storage import Store
+from cluster.tables import Entry
 from cluster.units import Record
 from operators.apply import Step
 from operators.document import identity
@@ -29,6 +31,7 @@ from workflows.recipe import Recipe, user_modules
 MANIFEST_FORMAT = 1
 INDEX = "index"  # of what global operators remember for later builds
 USED = "used"
+FREED = "freed.json"  # in a stage's folder: its files that `gc --stages` deleted
 FATES = ("kept", "dropped", "quarantined")
 Manifest = dict[str, Any]
 
@@ -128,11 +131,31 @@ def _fingerprint(stage: Stage, job: Job) -> str:
         own["inputs"] = sorted(listing, key=repr)
         own["fields"] = job.recipe.fields.model_dump()
         own["on_bad_file"] = job.recipe.on_bad_file
+    recalled = {step.name: remembered(stage, step.name, job) for step in recalling(stage)}
+    if job.history and recalled:
+        own["history"] = {
+            name: {phase: sorted(entry["sha256"] for entry in entries) for phase, entries in found.items()}
+            for name, found in recalled.items()
+        }
     if isinstance(stage, TokenStage):
         own |= {"shards": job.recipe.shards.model_dump(), "splits": job.recipe.splits}
         own |= {"learned": dict(stage.learned)} if stage.learned else {}
         own["pack"] = [identity(stage.pack.operator), _source_hash(stage.pack.operator)] if stage.pack else None
     return hashlib.sha256(orjson.dumps(own, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
+
+
+def recalling(stage: Stage) -> list[Step]:
+    """The steps that compare this build with what earlier ones remember."""
+    return [step for step in stage.steps if isinstance(step.operator, GlobalOperator) and step.operator.recalls]
+
+
+def remembered(stage: Stage, operator: str, job: Job) -> dict[str, list[Entry]]:
+    """The index files of the published builds for an operator of the stage, by phase."""
+    found: dict[str, list[Entry]] = {}
+    for before in (one for build in job.history for one in build["stages"] if one["name"] == stage.name):
+        for phase, entries in before["files"].get(INDEX, {}).get(operator, {}).items():
+            found.setdefault(phase, []).extend(entries)
+    return found
 
 
 def _source_hash(operator: Any) -> str | None:
@@ -177,9 +200,10 @@ def sweep(store: Store, folder: str) -> None:
     store.delete(key for key in keys if key.startswith(passing) or "/_starts/" in key)
 
 
-def mark_used(store: Store, folder: str) -> None:
-    """Leave word that a build takes this stage now: `gc` spares what was used lately."""
-    store.write(f"{folder}/{USED}", b"")
+def mark_used(store: Store, stage: Stage, job: Job) -> None:
+    """Leave word that a build needs this stage now, and the one above it: `gc` spares what was used lately."""
+    above = folder_of(stage.upstream, job) if stage.upstream else ""
+    store.write(f"{folder_of(stage, job)}/{USED}", above.encode())
 
 
 def discard(store: Store, folder: str) -> None:
@@ -188,7 +212,8 @@ def discard(store: Store, folder: str) -> None:
     keys = [stored.key for stored in store.list(folder)]
     store.delete([f"{folder}/manifest.json"])
     store.delete([key for key in keys if "/_done/" in key])
-    store.delete([key for key in keys if not key.startswith(tuple(f"{folder}/{data}/" for data in (*FATES, INDEX)))])
+    stays = tuple(f"{folder}/{kept}" for kept in (*(f"{data}/" for data in (*FATES, INDEX)), FREED))
+    store.delete([key for key in keys if not key.startswith(stays)])
 
 
 def check_conservation(manifest: Manifest) -> None:
@@ -265,6 +290,17 @@ def parameters_of(stage: Stage) -> list[dict[str, Any]]:
     """The operators of a stage by name, with all their parameters."""
     steps = [*stage.steps, *([stage.pack] if isinstance(stage, TokenStage) and stage.pack else [])]
     return [{"name": name, "parameters": identity(operator)} for name, operator in steps]
+
+
+def stage_files(stage: Manifest) -> Iterator[Entry]:
+    """The files that a stage's manifest names, with those that its layers lie over, without shards."""
+    files = stage["files"]
+    remembered = [entries for phases in files.get(INDEX, {}).values() for entries in phases.values()]
+    for entry in chain(*(files[fate] for fate in FATES), *remembered):
+        layer = entry
+        while layer is not None:
+            yield layer
+            layer = layer.get("over")
 
 
 def add_counts(counts: Iterable[dict[str, int]]) -> dict[str, int]:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -19,26 +20,32 @@ from operators.dedup.partitions import CANDIDATE_BYTES, partitions
 from operators.dedup.words import simplify
 from operators.document import parameters, with_columns
 from operators.hashes import xxh3_128
-from operators.phases import DOCUMENTS, GlobalOperator, Phase
+from operators.phases import DOCUMENTS, HISTORY, GlobalOperator, Phase
 
 AS_IT_STANDS = 1  # hash seed: a value without words never meets the normal form of another
 
 
 @parameters
 class ExactDedup(GlobalOperator):
-    """`field` is the column compared; nulls equal nothing. `normalize` unset: words for text, none for the rest."""
+    """`field` is the column compared; nulls equal nothing. `normalize` unset: words for text, none for the rest.
+    `scope` is what a document is compared with: this build and the published ones, or this build alone."""
 
     name: ClassVar[str] = "exact_dedup"
     field: str = "text"
     normalize: Literal["words", "none"] | None = None
+    scope: Literal["history", "build"] = "history"
     revision: Literal[1] = 1
+
+    @property
+    def recalls(self) -> bool:
+        return self.scope == "history"
 
     @property
     def needs(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys((self.field, *COLUMNS)))
 
     def phases(self, rows: int) -> Sequence[Phase]:
-        return [Phase("hashes", {DOCUMENTS: self._keys}, _judge, partitions(rows, CANDIDATE_BYTES))]
+        return [Phase("hashes", {DOCUMENTS: self._keys}, _judge, partitions(rows, CANDIDATE_BYTES), _remember)]
 
     def _keys(self, docs: pa.Table) -> pa.Table:
         docs = docs.filter(pc.is_valid(docs[self.field]))
@@ -55,4 +62,12 @@ class ExactDedup(GlobalOperator):
 
 
 def _judge(parts: Mapping[str, pa.Table]) -> pa.Table:
-    return verdicts(parts[DOCUMENTS], group=["key", "low"], reason="duplicate")
+    return verdicts(parts[DOCUMENTS], ["key", "low"], reason="duplicate", published=parts.get(HISTORY))
+
+
+def _remember(rows: pa.Table, docs: pa.Table) -> pa.Table:
+    """Each value that no earlier build has, and the id of the document that stands for it."""
+    added = pl.DataFrame(docs).filter(~pl.col("published")).select("doc", "keeper")
+    found = pl.DataFrame(rows).join(added, on="doc").select("key", "low", id="keeper")
+    remembered: pa.Table = found.to_arrow()
+    return remembered

@@ -2,6 +2,9 @@
 
 Documents that agree in all rows of a band are linked, and all that are linked, directly or through others, form a
 cluster of which one document stays. Only keys travel: 16 bytes a band, then edges, then ids.
+
+A build remembers every band it has seen with the number of the document that stands for it, and the ids of these
+numbers. A number is made of the id, so it is the same in every build, and its highest bit tells it from any `doc`.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from typing import Annotated, ClassVar, Literal
 import numpy as np
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 import pydantic
 from numpy.typing import NDArray
 from pydantic import Field
@@ -22,10 +26,12 @@ from operators.dedup.keeper import COLUMNS, candidates, verdicts
 from operators.dedup.partitions import BAND_BYTES, CANDIDATE_BYTES, partitions
 from operators.dedup.signature import family, hash_bands, sign
 from operators.document import parameters, with_columns
-from operators.phases import DOCUMENTS, GlobalOperator, Phase
+from operators.hashes import xxh3_64
+from operators.phases import DOCUMENTS, HISTORY, GlobalOperator, Phase
 
 MOST_PERMUTATIONS = 10_000  # 40 kB a signature; RefinedWeb's 450 x 20 = 9,000 is the largest in use
 BANDS, ROWS = 14, 8  # FineWeb's: pairs above 0.72 are likelier found than not
+PUBLISHED_NUMBER = np.uint64(1 << 63)  # and above: no new document has that many files before its own
 Count = Annotated[int, Field(ge=1, le=MOST_PERMUTATIONS)]
 
 
@@ -50,7 +56,7 @@ class MinHashDedup(GlobalOperator):
     shingle: Count = 5  # words
     char_shingle: Count = 8  # characters, for documents mostly in scripts without spaces
     seed: Annotated[int, Field(ge=0, le=2**64 - 1)] = 1
-    scope: Literal["build"] = "build"
+    scope: Literal["history", "build"] = "history"  # compared with this build and the published ones, or this alone
     revision: Literal[1] = 1
 
     @pydantic.model_validator(mode="after")
@@ -62,6 +68,10 @@ class MinHashDedup(GlobalOperator):
         if self.permutations is not None and self.threshold is None:
             raise ValueError(f"permutations: {self.permutations} has no effect without threshold")
         return self
+
+    @property
+    def recalls(self) -> bool:
+        return self.scope == "history"
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -78,9 +88,9 @@ class MinHashDedup(GlobalOperator):
         bands, _ = self.banding
         by_document = partitions(rows, CANDIDATE_BYTES)
         return [
-            Phase("bands", {DOCUMENTS: self._bands}, _link, partitions(rows * bands, BAND_BYTES)),
+            Phase("bands", {DOCUMENTS: self._bands}, _link, partitions(rows * bands, BAND_BYTES), _remember_bands),
             Phase("components", {"bands": _gather}, _connect),
-            Phase("members", {DOCUMENTS: _identify, "components": _by_doc}, _join, by_document),
+            Phase("members", {DOCUMENTS: _identify, "components": _by_doc}, _join, by_document, _remember_ids),
             Phase("keepers", {"members": _by_root}, _judge, by_document),
         ]
 
@@ -95,7 +105,8 @@ class MinHashDedup(GlobalOperator):
 
 
 def _link(parts: Mapping[str, pa.Table]) -> pa.Table:
-    rows = parts[DOCUMENTS]
+    sources = [parts[name].select(["key", "doc"]) for name in (DOCUMENTS, HISTORY) if name in parts]
+    rows = pa.concat_tables(sources)
     left, right = forest(*links(_numbers(rows, "key"), _numbers(rows, "doc")))
     return pa.table({"left": pa.array(left), "right": pa.array(right)})
 
@@ -124,14 +135,41 @@ def _by_root(rows: pa.Table) -> pa.Table:
 
 
 def _join(parts: Mapping[str, pa.Table]) -> pa.Table:
-    """The members of clusters with what the keeper rule must know of them."""
-    documents, components = pl.DataFrame(parts[DOCUMENTS]), pl.DataFrame(parts["components"])
-    members: pa.Table = documents.drop("key").join(components.drop("key"), on="doc").to_arrow()
-    return members
+    """The members of clusters with what the keeper rule must know of them; of published ones that is the id."""
+    components = pl.DataFrame(parts["components"]).drop("key")
+    members = pl.DataFrame(parts[DOCUMENTS]).drop("key").join(components, on="doc")
+    if HISTORY in parts:
+        published = pl.DataFrame(parts[HISTORY]).drop("key").unique().join(components, on="doc")
+        members = pl.concat([members, published], how="diagonal")
+    joined: pa.Table = members.to_arrow()
+    return joined
 
 
 def _judge(parts: Mapping[str, pa.Table]) -> pa.Table:
-    return verdicts(parts["members"], group=["root"], reason="duplicate")
+    members = parts["members"]
+    published = pa.array(_numbers(members, "doc") >= PUBLISHED_NUMBER)
+    new = members.filter(pc.invert(published))
+    return verdicts(new, ["root"], reason="duplicate", published=members.filter(published))
+
+
+def _remember_bands(rows: pa.Table, docs: pa.Table) -> pa.Table:
+    """Each band with the document that stands for its own, so that a copy of a copy is found."""
+    numbers = pl.DataFrame({"doc": _numbers(docs, "doc"), "number": published_numbers(docs["keeper"])})
+    remembered: pa.Table = pl.DataFrame(rows).join(numbers, on="doc").select("key", doc="number").to_arrow()
+    return remembered
+
+
+def _remember_ids(rows: pa.Table, docs: pa.Table) -> pa.Table:
+    """The ids of the documents that stay, by number; a published one is in the index of its own build."""
+    frame = pl.DataFrame(rows).select("doc").join(pl.DataFrame(docs), on="doc")
+    ids = frame.filter(~pl.col("published")).select("keeper").unique().to_arrow()["keeper"].cast(pa.string())
+    return _by_doc(pa.table({"doc": pa.array(published_numbers(ids)), "id": ids}))
+
+
+def published_numbers(ids: pa.ChunkedArray) -> NDArray[np.uint64]:
+    """What stands for documents of published builds where new ones are named by `doc`. Should two ids have the same, a
+    new document is told to duplicate the one in place of the other: it goes in any case."""
+    return np.asarray(PUBLISHED_NUMBER | (xxh3_64(ids) >> np.uint64(1)), np.uint64)
 
 
 def _numbers(table: pa.Table, column: str) -> NDArray[np.uint64]:

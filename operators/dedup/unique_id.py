@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal
 
+import polars as pl
 import pyarrow as pa
 
 from operators.dedup.keeper import COLUMNS, candidates, verdicts
 from operators.dedup.partitions import CANDIDATE_BYTES, partitions
 from operators.document import parameters, with_columns
 from operators.hashes import xxh3_64, xxh3_128
-from operators.phases import DOCUMENTS, GlobalOperator, Phase
+from operators.phases import DOCUMENTS, HISTORY, GlobalOperator, Phase
 
 
 @parameters
 class UniqueId(GlobalOperator):
-    """One row for each id: the highest priority, then the longest text, then the smallest hash of the text."""
+    """One row for each id: a published one, else by priority, then length of text, then the smallest hash of it."""
 
     name: ClassVar[str] = "unique_id"
     revision: Literal[1] = 1
@@ -25,8 +26,12 @@ class UniqueId(GlobalOperator):
     def needs(self) -> tuple[str, ...]:
         return COLUMNS
 
+    @property
+    def recalls(self) -> bool:
+        return True
+
     def phases(self, rows: int) -> Sequence[Phase]:
-        return [Phase("ids", {DOCUMENTS: _keys}, _judge, partitions(rows, CANDIDATE_BYTES))]
+        return [Phase("ids", {DOCUMENTS: _keys}, _judge, partitions(rows, CANDIDATE_BYTES), _remember)]
 
 
 def _keys(docs: pa.Table) -> pa.Table:
@@ -39,4 +44,12 @@ def _keys(docs: pa.Table) -> pa.Table:
 
 
 def _judge(parts: Mapping[str, pa.Table]) -> pa.Table:
-    return verdicts(parts[DOCUMENTS], group=["id"], reason="duplicate_id", ties=["high", "low"])
+    rows = parts[DOCUMENTS]
+    return verdicts(rows, ["id"], reason="duplicate_id", ties=["high", "low"], published=parts.get(HISTORY))
+
+
+def _remember(rows: pa.Table, docs: pa.Table) -> pa.Table:
+    """The ids that no earlier build has."""
+    added = pl.DataFrame(docs).filter(~pl.col("published")).select("doc")
+    remembered: pa.Table = pl.DataFrame(rows).join(added, on="doc").select("key", "id").to_arrow()
+    return remembered

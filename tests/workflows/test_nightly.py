@@ -19,10 +19,11 @@ from cluster.tables import read_entry
 from tests.workflows.corpora import recipe
 from workflows.build import GateRefused
 from workflows.corpus import visible_builds
-from workflows.explain import verify, why
+from workflows.explain import why
 from workflows.nightly import prepare_night, run_night
 from workflows.recipe import RecipeError
 from workflows.stage import StageError
+from workflows.verify import verify
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 COMMAND = Path(sys.executable).with_name("corpusmill")

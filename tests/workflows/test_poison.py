@@ -22,9 +22,10 @@ from operators.document import Operator, drop, parameters
 from operators.read.span import Batch, Fields, fallback_id
 from workflows import isolate
 from workflows.build import build, newest_build, prepare
-from workflows.explain import verify, why
+from workflows.explain import why
 from workflows.isolate import Crash, bisected
 from workflows.map_stage import MapTask, whole_file
+from workflows.verify import verify
 
 CRASH = Crash("SIGSEGV", "step")
 

@@ -83,11 +83,11 @@ class Oracle:
 def corpus(seed: int, count: int) -> pa.Table:
     """Stories with edits, so that there are copies, near copies and chains of them."""
     random = np.random.default_rng(seed)
-    stories = [[word(100 * s + k) for k in range(random.integers(3, 30))] for s in range(5)]
+    stories = [[word(100 * s + k) for k in range(random.integers(3, 30))] for s in range(3)]
     rows = []
     for k in random.permutation(count).tolist():
-        words = list(stories[random.integers(5)])
-        for at in random.integers(0, len(words), random.integers(0, 4)):
+        words = list(stories[random.integers(3)])
+        for at in random.integers(0, len(words), random.integers(0, 3)):
             words[at] = word(1000 + random.integers(4))
         rows.append({"id": f"d{k}", "text": " ".join(words), "priority": [None, 0, 1][random.integers(3)]})
     return documents(rows)

@@ -1,0 +1,107 @@
+"""Sorted rows that later builds look up by key: what a build remembers.
+
+A file is one Arrow record batch of rows sorted by the uint64 column `key`, at most about FILE_BYTES of them, and its
+entry in the manifest says which keys it holds from `low` to `high`. So entries are all the directory there is: a
+reader opens the files whose range it needs, takes the rows of its keys out of each, and never holds more than a few.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from cluster.exchange import open_partition
+from cluster.storage import Store
+from cluster.tables import Entry, file_sha256
+from cluster.units import Record, peak_rss_bytes
+
+FILE_BYTES = 64 << 20
+ROW = "_row"
+READERS = 4  # files in memory at once where they cannot be mapped
+
+Keys = NDArray[np.uint64]
+
+
+@dataclass(frozen=True)
+class IndexTask:
+    """Sorts one partition of exchanged rows and writes its part of an index to `<folder>/<operator>/<phase>/`. Work:
+    [operator, phase, partition]; the record has the `entries` {path, rows, bytes, sha256, low, high}."""
+
+    store: Store
+    folder: str
+    exchanged: dict[str, list[str]]  # files of rows, by <operator>/<phase>
+
+    def __call__(self, _number: int, work: list[Any]) -> Record:
+        operator, phase, partition = work
+        name = f"{operator}/{phase}"
+        with open_partition(self.store, self.exchanged[name], partition) as rows:
+            entries = write_index(self.store, f"{self.folder}/{name}/{partition:06d}", rows)
+        return {"entries": entries, "peak_rss_bytes": peak_rss_bytes()}
+
+
+def write_index(store: Store, prefix: str, rows: pa.Table) -> list[Entry]:
+    """Write the distinct rows to `<prefix>-<part>-<sha12>.arrow`, sorted by all columns: the bytes depend on the rows
+    alone."""
+    table = _distinct(rows).combine_chunks()
+    step = max(1, FILE_BYTES * len(table) // max(1, table.nbytes))
+    return [_write(store, f"{prefix}-{at // step:03d}", table.slice(at, step)) for at in range(0, len(table), step)]
+
+
+def _distinct(rows: pa.Table) -> pa.Table:
+    """The distinct rows, sorted. Few keys repeat, so only there the other columns are looked at."""
+    keys: Keys = rows["key"].to_numpy()
+    order = np.argsort(keys)
+    equal = keys[order[1:]] == keys[order[:-1]]
+    tied = np.flatnonzero(np.append(equal, False) | np.append(False, equal))
+    names = ["key", *(name for name in rows.column_names if name != "key")]
+    ties = pl.DataFrame(rows.take(pa.array(order[tied]))).with_columns(pl.Series(ROW, order[tied])).sort(names)
+    order[tied] = ties[ROW].to_numpy()
+    stays = np.ones(len(order), bool)
+    stays[tied] = ties.select(pl.struct(names).is_first_distinct()).to_series().to_numpy()
+    return rows.take(pa.array(order[stays]))
+
+
+def _write(store: Store, prefix: str, table: pa.Table) -> Entry:
+    (batch,) = table.to_batches()
+    with store.scratch() as folder:
+        path = folder / "index.arrow"
+        with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as out:
+            out.write_batch(batch)
+        sha256 = file_sha256(path)
+        entry: Entry = {"path": f"{prefix}-{sha256[:12]}.arrow", "rows": len(table), "bytes": path.stat().st_size}
+        entry |= {"sha256": sha256, "low": table["key"][0].as_py(), "high": table["key"][-1].as_py()}
+        store.publish(path, entry["path"])
+    return entry
+
+
+def look_up(store: Store, entries: Sequence[Entry], keys: Keys) -> list[pa.Table]:
+    """The rows that have one of `keys` (distinct, ascending), a table for each file that has any."""
+
+    def rows_of(entry: Entry) -> pa.Table:
+        with store.open(entry["path"]) as file:
+            return matching(pa.Table.from_batches([pa.ipc.open_file(file).get_batch(0)]), keys)
+
+    near = [entry for entry in entries if _between(keys, entry["low"], entry["high"]).size]
+    with ThreadPoolExecutor(READERS) as pool:
+        return [table for table in pool.map(rows_of, near) if table.num_rows]
+
+
+def matching(table: pa.Table, keys: Keys) -> pa.Table:
+    """The rows of a table sorted by `key` that have one of `keys`, copied. Takes time by the keys, not by the rows."""
+    held: Keys = table["key"].to_numpy()
+    wanted = _between(keys, held[0], held[-1])
+    first = held.searchsorted(wanted)
+    counts = held.searchsorted(wanted, side="right") - first
+    starts = np.repeat(first - np.cumsum(counts) + counts, counts)
+    return table.take(pa.array(starts + np.arange(len(starts))))
+
+
+def _between(keys: Keys, low: Any, high: Any) -> Keys:
+    return keys[keys.searchsorted(np.uint64(low)) : keys.searchsorted(np.uint64(high), side="right")]

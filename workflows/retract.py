@@ -1,0 +1,317 @@
+"""Take documents out of a corpus for good.
+
+The log names the set of all ids that were ever retracted; it only grows. The shards that hold such documents are
+written again from the shards themselves, in all formats, one at a time; the others are left as they are. A build's new
+manifest reads as if its last stage had ended with an operator `retract`. Nothing of this is visible before the log
+entry is there, and all names come from content: killed half-way, the same command ends with the same bytes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from cluster import commit
+from cluster.artefacts import keep, on_disk
+from cluster.commit import LogEntry
+from cluster.flat_formats import ShardError
+from cluster.shard_reader import read_sequences, verify_shard
+from cluster.shards import TEXT_FORMAT
+from cluster.storage import Store
+from cluster.tables import Entry, TableWriter, read_entry
+from operators.apply import Step, apply
+from operators.document import Pinned, identity, loaded
+from operators.retracted import IdFile, Ids, Retracted
+from operators.tokens.pack import Pack
+from workflows import profile
+from workflows.corpus import committed_build, save_build, shard_record
+from workflows.map_stage import explained
+from workflows.recipe import RecipeError
+from workflows.stage import Manifest, Stage, StageError, TokenStage, add_counts, check_conservation
+from workflows.token_stage import ShardTask
+
+STEP = "retract"  # the operator with which a build's last stage ends when documents were taken out of it
+RETRACTED_FROM = "retracted_from"  # in its manifest: the sha256 of those it was made from, the oldest first
+Found = dict[int, pa.Table]
+"""Of a build's files of kept documents, by number: the rows (id, shard, tokens) of those that are to go."""
+
+
+def with_tombstones(stage: Stage, entry: LogEntry | None) -> Stage:
+    """The stages with all documents left out of the last one that were retracted up to that entry of the log."""
+    if entry is None or entry.tombstones is None or not isinstance(stage, TokenStage):
+        return stage
+    step = Step(Retracted.name, Retracted())
+    learned = {**stage.learned, step.name: entry.tombstones}
+    return dataclasses.replace(stage, steps=(step, *stage.steps), learned=learned)
+
+
+def tombstones(store: Store, entry: LogEntry) -> Ids:
+    """All ids that were retracted up to that entry."""
+    if entry.tombstones is None:
+        return Ids(pa.array([], pa.large_string()))
+    ids: Ids = loaded(IdFile(_pinned(store, entry.tombstones)))
+    return ids
+
+
+def _pinned(store: Store, sha256: str) -> Pinned:
+    return Pinned(str(on_disk(store, sha256)), sha256)
+
+
+def retract(store: Store, ids: pa.Array | pa.ChunkedArray, dry_run: bool = False) -> dict[str, Any]:
+    """Take the documents with those ids out of all builds that readers see, and keep them out of later ones.
+
+    The result, as `retract --json` prints it. Raises RecipeError where there is no build, StageError where a shard is
+    not what its manifest says, CommitLost where somebody else committed first.
+    """
+    head = commit.head(store)
+    if head is None:
+        raise RecipeError(f"{store.url}: there is no build here")
+    before, asked = tombstones(store, head), Ids(ids).sorted
+    known = before.has(asked)
+    both = Ids(pa.concat_arrays([before.sorted, asked.filter(pa.array(~known))]))
+    found = {
+        build: held(store, committed_build(store, build, digest), both) for build, digest in head.manifests.items()
+    }
+    columns = [rows["id"].cast(pa.large_string()) for own in found.values() for rows in own.values()]
+    seen = Ids(pa.chunked_array([chunk for column in columns for chunk in column.chunks], pa.large_string()))
+    unknown = asked.filter(pa.array(~known & ~seen.has(asked)))
+    told = {
+        "asked": len(asked),
+        "already": int(known.sum()),
+        "unknown": unknown.to_pylist(),
+        "builds": [tell(build, rows) for build, rows in found.items() if rows],
+        "dry_run": dry_run,
+    }
+    if dry_run or (len(both) == len(before) and not told["builds"]):
+        return told | {"committed": False, "log_number": head.number}
+    sha256 = keep(store, both.to_bytes()) if len(both) > len(before) else str(head.tombstones)
+    manifests = {build: without(store, build, digest, found[build], sha256) for build, digest in head.manifests.items()}
+    entry = commit.append(store, head, "retract", manifests, sha256)
+    return told | {"committed": True, "log_number": entry.number}
+
+
+def held(store: Store, manifest: Manifest, ids: Ids) -> Found:
+    """The documents of a build that have one of the ids."""
+    found: Found = {}
+    for number, entry in enumerate(manifest["stages"][-1]["files"]["kept"]):
+        gone = ids.has(read_entry(store, entry, ["id"])["id"])
+        if gone.any():
+            found[number] = read_entry(store, entry, ["id", "shard", "tokens"]).filter(pa.array(gone))
+    return found
+
+
+def tell(build: str, found: Found) -> dict[str, Any]:
+    """What goes of a build, for people and programs."""
+    rows = pa.concat_tables(found.values())
+    tokens = pc.sum(rows["tokens"]).as_py() if "tokens" in rows.column_names else None
+    shards = len(pc.unique(rows["shard"]))
+    return {"build_id": build, "documents": rows.num_rows, "tokens": tokens, "shards": shards}
+
+
+def without(store: Store, build: str, digest: str, found: Found, sha256: str) -> str:
+    """Write a build again without the documents `found` in it; `digest` is the sha256 of its manifest, `sha256` that of
+    all retracted ids. The sha256 of the new manifest; the same where nothing was found. Raises StageError."""
+    if not found:
+        return digest
+    removal = _Removal(store, committed_build(store, build, digest), Step(STEP, Retracted(ids=_pinned(store, sha256))))
+    try:
+        return save_build(store, removal.run(digest, found))[1]
+    except ShardError as error:
+        raise StageError(f"build {build}: {error}") from error
+
+
+class _Removal:
+    """One build written again, a shard at a time; sums up what goes."""
+
+    def __init__(self, store: Store, manifest: Manifest, step: Step) -> None:
+        self.store, self.manifest, self.step = store, manifest, step
+        self.stage: Manifest = manifest["stages"][-1]
+        self.folder = f"builds/{manifest['build_id']}"
+        self.tokenizer: dict[str, Any] | None = manifest["tokenizer"]
+        steps = [one["parameters"] for one in self.stage["steps"] if one["parameters"]["type"] == Pack.__qualname__]
+        self.pack = Pack(**{name: value for own in steps for name, value in own.items() if name != "type"})
+        self.shards: dict[str, list[dict[str, Any]]] = {}  # its records, one a format, by the name of a shard
+        for record in manifest["shards"]:
+            self.shards.setdefault(_name(record["path"]), []).append(record)
+        self.gone: Counter[str] = Counter(tokens=0, padding=0)
+        self.splits: dict[str, Counter[str]] = {split: Counter(told) for split, told in manifest["splits"].items()}
+        self.profiles: list[profile.Profile] = []
+        self.drop_profiles: list[profile.Profile] = []
+
+    def run(self, digest: str, found: Found) -> Manifest:
+        """Write files and shards; the build's new manifest."""
+        files = self.stage["files"]
+        kept = [[entry] for entry in files["kept"]]
+        with TableWriter(self.store, f"{self.folder}/retracted/dropped", len(files["dropped"])) as dropped:
+            for number, rows in found.items():
+                kept[number] = self._file(number, Counter(rows["shard"].to_pylist()), dropped)
+        files = files | {
+            "kept": [e for entries in kept for e in entries],
+            "dropped": files["dropped"] + dropped.entries,
+        }
+        return self._retold(digest, files)
+
+    def _file(self, number: int, losing: Mapping[str, int], dropped: TableWriter) -> list[Entry]:
+        """Write one file of kept documents again, and the shards that lose some."""
+        rows = read_entry(self.store, self.stage["files"]["kept"][number])
+        with TableWriter(self.store, f"{self.folder}/retracted/kept", number) as kept:
+            for path in pc.unique(rows["shard"]).to_pylist():
+                if path in losing:
+                    self._shard(path, losing[path], kept, dropped)
+                else:
+                    kept.write(rows.filter(pc.equal(rows["shard"], path)))
+        return kept.entries
+
+    def _shard(self, path: str, losing: int, kept: TableWriter, dropped: TableWriter) -> None:
+        name = _name(path)
+        split = self.shards[name][0]["split"]
+        docs, padding = self._documents(self.shards[name])
+        result = apply((self.step,), docs)
+        del docs  # of a large shard, one copy is enough
+        if result.dropped.num_rows != losing:
+            raise StageError(f"{path}: has {result.dropped.num_rows} of {losing} documents that are listed in it")
+        written: list[dict[str, Any]] = []
+        if result.kept.num_rows:
+            number = name.removeprefix(f"{split}-")
+            written, padded = self._writer(result.kept.column_names)._write(result.kept, split, number, kept)
+            padding -= padded
+        self.shards[name] = written
+        dropped.write(explained(result.dropped, text=False))
+        tokens = pc.sum(result.dropped["tokens"]).as_py() if self.tokenizer else 0
+        self.gone.update(documents=losing, characters=result.counts[0].chars_dropped, tokens=tokens, padding=padding)
+        self.splits[split].subtract({"documents": losing, "tokens": tokens})
+        self.profiles.append(profile.profile(result.dropped))
+        self.drop_profiles.append(profile.drop_profile(result.dropped))
+
+    def _documents(self, records: list[dict[str, Any]]) -> tuple[pa.Table, int]:
+        """(documents with their tokens, padding) of a shard, from its text and the first of its token formats."""
+        text = shard_record(next(record for record in records if record["format"] == TEXT_FORMAT))
+        source = next((shard_record(record) for record in records if record["format"] != TEXT_FORMAT), None)
+        read = [text, source] if source else [text]
+        keys = [path for record in read for path in (record.path, *(sidecar.path for sidecar in record.sidecars))]
+        with self.store.local(*keys) as root:
+            for record in read:
+                verify_shard(root, record)  # or damage would get a new name and a right checksum
+            with pq.ParquetFile(root / text.path) as file:
+                docs = file.read()
+            if self.tokenizer is None:
+                return docs, 0
+            bounds = np.concatenate([np.zeros(1, np.int64), np.cumsum(docs["tokens"].to_numpy())])
+            payload = np.array(read_sequences(root, source).tokens) if source else None
+        tokens = _stand_in(bounds, self.tokenizer) if payload is None else payload[: bounds[-1]]
+        tokens = tokens.astype(self.tokenizer["dtype"], copy=False)
+        packed = self.pack(tokens, bounds, self.tokenizer["pad_id"])
+        if payload is not None and not np.array_equal(packed.tokens, payload):
+            raise StageError(f"{text.path}: the tokens beside it are not those of its documents, end to end")
+        ids = pa.LargeListArray.from_arrays(pa.array(bounds), pa.array(tokens))
+        return docs.append_column("input_ids", ids), packed.padding
+
+    def _writer(self, columns: Iterable[str]) -> ShardTask:
+        """Writes shards and their index as the token stage does."""
+        recipe = self.manifest["recipe"]["shards"]
+        return ShardTask(
+            store=self.store,
+            folder=self.folder,
+            shards=f"{self.folder}/shards",
+            keys=(),
+            pack=self.pack,
+            tokenizer=self.tokenizer,
+            formats=tuple(recipe["formats"]),
+            tokens_per_shard=recipe["tokens_per_shard"],
+            columns=frozenset(columns),
+        )
+
+    def _retold(self, digest: str, files: dict[str, list[Entry]]) -> Manifest:
+        """The build's manifest as if its last stage ended with the step."""
+        stage, gone = self.stage, self.gone
+        dropped = {f"{self.step.name}/tombstone": gone["documents"]}
+        told = {"name": self.step.name, "parameters": identity(self.step.operator)}
+        counts = stage["characters"]
+        characters = {"kept": counts["kept"] - gone["characters"], "dropped": counts["dropped"] + gone["characters"]}
+        profiles = stage["profile"]
+        totals = {
+            "tokens": None if stage["tokens"] is None else stage["tokens"] - gone["tokens"],
+            "padding": stage["padding"] - gone["padding"],
+            "splits": {split: dict(rest) for split, rest in self.splits.items()},
+            "shards": [record for records in self.shards.values() for record in records],
+        }
+        stage = (
+            stage
+            | totals
+            | {
+                "kept": stage["kept"] - gone["documents"],
+                "dropped": add_counts([stage["dropped"], dropped]),
+                "characters": counts | characters,
+                "operators": self._operators(dropped),
+                "steps": [step for step in stage["steps"] if step["name"] != self.step.name] + [told],
+                "profile": profiles
+                | {
+                    "kept": less(profiles["kept"], profile.merge(self.profiles)),
+                    "dropped": profile.merge([profiles["dropped"], *self.drop_profiles]),
+                },
+                "files": files,
+            }
+        )
+        check_conservation(stage)
+        stages = [*self.manifest["stages"][:-1], stage]
+        before = [*self.manifest.get(RETRACTED_FROM, []), digest]
+        return self.manifest | totals | {"documents": stage["kept"], "stages": stages, RETRACTED_FROM: before}
+
+    def _operators(self, dropped: dict[str, int]) -> list[dict[str, Any]]:
+        """The last stage's operators, the step among them; what it dropped earlier, it drops still."""
+        others = [one for one in self.stage["operators"] if one["name"] != self.step.name]
+        kept, chars = self.stage["kept"], self.stage["characters"]["kept"]
+        own = {"name": self.step.name, "dropped": {}, "rows_in": kept, "created": 0, "chars_in": chars}
+        own |= {"chars_dropped": 0, "chars_out": chars, "seconds": 0.0, "chars_cut": 0}
+        own = next((one for one in self.stage["operators"] if one["name"] == self.step.name), own)
+        gone = self.gone["characters"]
+        after = {"chars_dropped": own["chars_dropped"] + gone, "chars_out": own["chars_out"] - gone}
+        return [*others, own | after | {"dropped": add_counts([own["dropped"], dropped])}]
+
+
+def _name(path: str) -> str:
+    """What the formats of a shard have in common: `train-00000-00`, the file's name without the hash of its content."""
+    return Path(path).name.rsplit("-", 1)[0]
+
+
+def _stand_in(bounds: NDArray[np.int64], tokenizer: Mapping[str, Any]) -> NDArray[np.int64]:
+    """Ids in place of those that no format of the build holds: only their numbers are written."""
+    end = int(tokenizer["eos_id"])
+    ids = np.full(bounds[-1], 0 if end else 1)
+    ids[bounds[1:] - 1] = end
+    return ids
+
+
+def less(total: profile.Profile, part: profile.Profile) -> profile.Profile:
+    """The profile of the documents that are left of those of `total` without those of `part`, exact as `merge` is.
+
+    A name that `total` does not list, or lists with fewer documents, is among the others there.
+    """
+    rest: profile.Profile = _less(total, part)
+    while rest["lengths"] and not rest["lengths"][-1]:
+        rest["lengths"].pop()
+    for key in ("languages", "sources"):
+        names = total[key]
+        taken = {name: min(n, names.get(name, 0)) for name, n in part[key].items() if name != profile.OTHER}
+        left = {name: n - taken.get(name, 0) for name, n in names.items() if name != profile.OTHER}
+        other = sum(names.values()) - sum(part[key].values()) - sum(left.values())
+        rest[key] = {name: n for name, n in (*left.items(), (profile.OTHER, other)) if n}
+    return rest
+
+
+def _less(total: Any, part: Any) -> Any:
+    if isinstance(total, dict):
+        return {key: _less(value, part[key]) if key in part else value for key, value in total.items()}
+    if isinstance(total, list):
+        return [a - b for a, b in zip_longest(total, part, fillvalue=0)]
+    return total - part
