@@ -25,6 +25,7 @@ from workflows.inputs import check_columns, snapshot
 from workflows.map_stage import check_inputs, run_map_stage
 from workflows.recipe import ParameterError, Params, Recipe, RecipeError, load_recipe, load_workflow
 from workflows.report import render
+from workflows.retract import with_tombstones
 from workflows.stage import (
     Job,
     Manifest,
@@ -103,6 +104,10 @@ def prepare(
     except StorageError as error:
         raise located(("output",), str(error)) from error
     inputs, ignored = snapshot(recipe)
+    if isinstance(stage, TokenStage) and not stage.steps and set(recipe.shards.formats) != {"parquet"}:
+        raise located(("shards", "formats"), f"without a tokenizer only parquet, got {recipe.shards.formats}")
+    parent = commit.head(store)
+    stage = with_tombstones(stage, parent)
     if limit is not None:
         stage = _sampled(stage, limit)
     names = [one.name for one in stage.chain()]
@@ -115,9 +120,7 @@ def prepare(
     job = Job(store, recipe, inputs, progress or Progress())
     check_inputs(job)
     check_columns(stage, job)
-    if isinstance(stage, TokenStage) and not stage.steps and set(recipe.shards.formats) != {"parquet"}:
-        raise located(("shards", "formats"), f"without a tokenizer only parquet, got {recipe.shards.formats}")
-    return Prepared(recipe, stage, job, ignored, commit.head(store))
+    return Prepared(recipe, stage, job, ignored, parent)
 
 
 def _stage_named(stage: Stage, name: str) -> Stage:

@@ -153,7 +153,7 @@ def _as_published(stage: Stage, before: Manifest) -> Stage:
         elif published is None or operator.describe()["sha256"] != published["sha256"]:
             other = published["name"] if published else "no tokenizer"
             raise RecipeError(f"params.{name}: the published corpus has {other}: a corpus has one tokenizer")
-    return dataclasses.replace(stage, learned=learned)
+    return dataclasses.replace(stage, learned={**stage.learned, **learned})
 
 
 def _difference(now: dict[str, Any], before: dict[str, Any] | None) -> str:

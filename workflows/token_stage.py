@@ -338,7 +338,8 @@ def _manifest(
         raise ConservationError(f"stage {stage.name}: {manifest['kept']} documents were spread, {kept} were written")
     manifest["files"]["kept"] = [entry for record in written for entry in record["index"]]
     manifest["shards"] = [shard for record in written for shard in record["shards"]]
-    manifest["tokens"] = sum(record["tokens"] for record in written) if stage.steps else None
+    tokenized = any(isinstance(step.operator, Tokenizer) for step in stage.steps)
+    manifest["tokens"] = sum(record["tokens"] for record in written) if tokenized else None
     manifest["padding"] = sum(record["padding"] for record in written)
     manifest["tokenizer"] = tokenizer.describe() if tokenizer else None
     splits: dict[str, dict[str, int]] = {}

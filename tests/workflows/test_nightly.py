@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -17,11 +18,13 @@ from cluster import commit
 from cluster.storage import open_store
 from cluster.tables import read_entry
 from tests.workflows.corpora import recipe
-from workflows.build import GateRefused
+from workflows.build import GateRefused, build, prepare
 from workflows.corpus import visible_builds
 from workflows.explain import why
 from workflows.nightly import prepare_night, run_night
 from workflows.recipe import RecipeError
+from workflows.retract import retract
+from workflows.rollback import rollback
 from workflows.stage import StageError
 from workflows.verify import verify
 
@@ -194,3 +197,28 @@ def test_the_command_says_what_is_new_without_doing_it(corpus: Corpus, texts: Se
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.startswith("1 input file new")
     assert not corpus.output.exists()
+
+
+def test_what_was_retracted_comes_in_neither_by_a_night_nor_by_a_build(corpus: Corpus, texts: Sequence[str]) -> None:
+    corpus.deliver("monday", {"m0": texts[0], "m1": texts[1]})
+    corpus.night()
+    retract(corpus.store, pa.array(["m1", "t1"]))
+    corpus.deliver("tuesday", {"t0": texts[2], "t1": texts[3], "copy": texts[1].upper()})
+    corpus.night()
+    assert corpus.published() == [["m0"], ["t0"]]
+    build(prepare(corpus.recipe))
+    assert corpus.published() == [["copy", "m0", "t0"]]  # ids are retracted: the same text under another one is not
+    assert corpus.intact()
+
+
+def test_a_night_that_was_rolled_back_is_new_again(corpus: Corpus, texts: Sequence[str]) -> None:
+    corpus.deliver("monday", {"m0": texts[0]})
+    corpus.night()
+    corpus.deliver("tuesday", {"t0": texts[1]})
+    night = corpus.night()
+    rollback(corpus.store)
+    assert corpus.published() == [["m0"]]
+    corpus.deliver("wednesday", {"w0": texts[2], "again": texts[1]})
+    assert corpus.night()["inputs"]["new"] == 2
+    assert corpus.published() == [["m0"], ["again", "w0"]]
+    assert night["build_id"] not in commit.head(corpus.store).visible  # type: ignore[union-attr]
