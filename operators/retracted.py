@@ -69,21 +69,12 @@ class Retracted(Operator):
     """Drops the documents whose ids are in the file."""
 
     name: ClassVar[str] = "retracted"
-    fit_sample_bytes: ClassVar[int] = 0  # it learns nothing; its file comes from the log
-
     ids: PinnedFile | None = None
     revision: Literal[1] = 1
 
     @property
     def needs(self) -> tuple[str, ...]:
         return ("id",)
-
-    @property
-    def fitted(self) -> bool:
-        return self.ids is not None
-
-    def fit(self, texts: pa.ChunkedArray) -> bytes:
-        raise ValueError(f"retracted: its ids are those that were retracted, none of {len(texts)} texts says which")
 
     def with_artefact(self, data_path: str, sha256: str) -> Retracted:
         """This operator with the file of ids."""

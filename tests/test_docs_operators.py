@@ -18,6 +18,7 @@ from cluster import commit
 from cluster.shards import write_shard
 from cluster.storage import open_store
 from tests.cluster.shard_cases import table, tokenizer
+from workflows.corpus import save_build
 from workflows.recipe import Format, Params, load_workflow, recipe_schema
 from workflows.stage import TokenStage
 
@@ -127,8 +128,8 @@ def test_the_snippets_that_need_no_torch_find_and_read_shards(tmp_path: Path, mo
     folder = "builds/b1/shards"
     records = write_shard(Path("corpora/web", folder), "train-00000-00", docs, ["megatron"], tokenizer())
     shards = [{**dataclasses.asdict(record), "split": "train", "path": f"{folder}/{record.path}"} for record in records]
-    store.write("builds/b1/manifest.json", json.dumps({"shards": shards}).encode())
-    commit.append(store, None, "build", {"b1": "0" * 64})
+    _, digest = save_build(store, {"build_id": "b1", "stages": [], "shards": shards})
+    commit.append(store, None, "build", {"b1": digest})
     snippets = dict(re.findall(r"```python snippet=(\w+)\n(.*?)```", page("shards.md"), re.DOTALL))
     names: dict[str, Any] = {}
     for snippet in ("manifest", "numpy", "datasets"):

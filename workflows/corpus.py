@@ -109,3 +109,16 @@ def newest_build(store: Store) -> Manifest:
     if not store.exists(NEWEST):
         raise RecipeError(f"{store.url}: there is no build here")
     return load_build(store, store.read(NEWEST).decode())
+
+
+def in_force(log: Sequence[commit.LogEntry]) -> dict[str, tuple[int, str]]:
+    """Of each build that documents were taken out of: the newest entry that did so and its manifest from then on. A
+    rollback does so too where documents were retracted while the build was out of sight."""
+    found: dict[str, tuple[int, str]] = {}
+    known: set[tuple[str, str]] = set()
+    for entry in log:
+        for named in entry.manifests.items():
+            if named not in known and entry.op in ("retract", "rollback"):
+                found[named[0]] = (entry.number, named[1])
+            known.add(named)
+    return found

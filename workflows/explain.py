@@ -34,7 +34,7 @@ def _fate(store: Store, manifest: Manifest, doc_id: str) -> dict[str, Any]:
     for row in _rows(store, stages[-1]["files"]["kept"], doc_id):
         where = {"shard": row.get("shard"), "offset": row.get("offset"), "split": row.get("split")}
         return answer | {"fate": "kept", "stage": stages[-1]["name"]} | where
-    for stage in stages:
+    for stage in reversed(stages):  # of copies that went early and the one that went late, the late one tells
         for row in _rows(store, stage["files"]["quarantined"], doc_id):
             told = {"reason": row["reason"], "detail": row["detail"], "file": row["file"], "offset": row["offset"]}
             return answer | {"fate": "quarantined", "stage": stage["name"]} | told

@@ -24,7 +24,7 @@ from cluster import commit
 from cluster.commit import LogEntry
 from cluster.storage import StorageError, Store, Stored
 from cluster.units import READERS
-from workflows.corpus import committed_build, manifest_key
+from workflows.corpus import committed_build, in_force, manifest_key
 from workflows.recipe import RecipeError
 from workflows.stage import FREED, USED, Manifest, stage_files
 from workflows.verify import commit_numbers
@@ -222,19 +222,6 @@ def read_log(store: Store) -> list[LogEntry]:
 def oldest_kept(store: Store) -> int:
     """The number of the oldest entry that a rollback can go to."""
     return int(store.read(OLDEST)) if store.exists(OLDEST) else 1
-
-
-def in_force(log: Sequence[LogEntry]) -> dict[str, tuple[int, str]]:
-    """Of each build that documents were taken out of: the newest entry that did so and its manifest from then on. A
-    rollback does so too where documents were retracted while the build was out of sight."""
-    found: dict[str, tuple[int, str]] = {}
-    known: set[tuple[str, str]] = set()
-    for entry in log:
-        for named in entry.manifests.items():
-            if named not in known and entry.op in ("retract", "rollback"):
-                found[named[0]] = (entry.number, named[1])
-            known.add(named)
-    return found
 
 
 def live(store: Store, log: Sequence[LogEntry], oldest: int = 1) -> Live:

@@ -38,7 +38,7 @@ from workflows.corpus import committed_build, save_build, shard_record
 from workflows.map_stage import explained
 from workflows.recipe import RecipeError
 from workflows.stage import Manifest, Stage, StageError, TokenStage, add_counts, check_conservation
-from workflows.token_stage import ShardTask
+from workflows.token_stage import ShardWriter
 
 STEP = "retract"  # the operator with which a build's last stage ends when documents were taken out of it
 RETRACTED_FROM = "retracted_from"  # in its manifest: the sha256 of those it was made from, the oldest first
@@ -183,7 +183,7 @@ class _Removal:
         written: list[dict[str, Any]] = []
         if result.kept.num_rows:
             number = name.removeprefix(f"{split}-")
-            written, padded = self._writer(result.kept.column_names)._write(result.kept, split, number, kept)
+            written, padded = self._writer(result.kept.column_names).write(result.kept, split, number, kept)
             padding -= padded
         self.shards[name] = written
         dropped.write(explained(result.dropped, text=False))
@@ -216,20 +216,11 @@ class _Removal:
         ids = pa.LargeListArray.from_arrays(pa.array(bounds), pa.array(tokens))
         return docs.append_column("input_ids", ids), packed.padding
 
-    def _writer(self, columns: Iterable[str]) -> ShardTask:
+    def _writer(self, columns: Iterable[str]) -> ShardWriter:
         """Writes shards and their index as the token stage does."""
-        recipe = self.manifest["recipe"]["shards"]
-        return ShardTask(
-            store=self.store,
-            folder=self.folder,
-            shards=f"{self.folder}/shards",
-            keys=(),
-            pack=self.pack,
-            tokenizer=self.tokenizer,
-            formats=tuple(recipe["formats"]),
-            tokens_per_shard=recipe["tokens_per_shard"],
-            columns=frozenset(columns),
-        )
+        formats = tuple(self.manifest["recipe"]["shards"]["formats"])
+        folder = f"{self.folder}/shards"
+        return ShardWriter(self.store, folder, self.pack, self.tokenizer, formats, frozenset(columns))
 
     def _retold(self, digest: str, files: dict[str, list[Entry]]) -> Manifest:
         """The build's manifest as if its last stage ended with the step."""

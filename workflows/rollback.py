@@ -8,9 +8,9 @@ from typing import Any
 from cluster import commit
 from cluster.commit import LogEntry
 from cluster.storage import Missing, Store
-from workflows.corpus import committed_build
+from workflows.corpus import committed_build, in_force
 from workflows.recipe import RecipeError
-from workflows.retract import RETRACTED_FROM, held, tell, tombstones, without
+from workflows.retract import held, tell, tombstones, without
 from workflows.stage import Manifest, StageError
 
 
@@ -29,27 +29,20 @@ def rollback(store: Store, to: int | None = None) -> dict[str, Any]:
         raise RecipeError(f"--to {to}: there is no such entry; the log has 1 to {head.number}")
     past = log[1:] if to is None else [entry for entry in log if entry.number == to]
     for entry in past:
-        named = {build: _in_force(store, log, build, digest) for build, digest in entry.manifests.items()}
+        named = _in_force(log, entry)
         if to is not None or named != head.manifests:
             return _show(store, head, entry.number, named)
     raise RecipeError(f"{store.url}: no earlier entry of the log shows other builds")
 
 
-def _in_force(store: Store, log: Sequence[LogEntry], build: str, digest: str) -> str:
-    """The sha256 of the manifest that the newest retraction made of that one, its own where there is none."""
-    shown = dict.fromkeys(entry.manifests[build] for entry in log if build in entry.manifests)
-    for newer in shown:
-        if newer == digest or digest in _made_from(store, build, newer):
-            return newer
-    raise AssertionError(f"build {build} is in no entry of its own log")
-
-
-def _made_from(store: Store, build: str, digest: str) -> list[str]:
-    try:
-        before: list[str] = committed_build(store, build, digest).get(RETRACTED_FROM, [])
-    except Missing:  # deleted long ago, so nobody can go back to what was made of it
-        return []
-    return before
+def _in_force(log: Sequence[LogEntry], entry: LogEntry) -> dict[str, str]:
+    """The builds of an entry, each with the manifest that the newest retraction since left of it."""
+    retracted = in_force(log[::-1])
+    found = {}
+    for build, digest in entry.manifests.items():
+        number, newer = retracted.get(build, (0, ""))
+        found[build] = newer if entry.number < number else digest
+    return found
 
 
 def _show(store: Store, head: LogEntry, target: int, named: dict[str, str]) -> dict[str, Any]:

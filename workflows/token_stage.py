@@ -78,17 +78,15 @@ def run_token_stage(stage: TokenStage, job: Job, upstream: Manifest) -> Manifest
     loaded = [step.step(job.store).operator for step in steps]
     tokenizer = next((operator for operator in loaded if isinstance(operator, Tokenizer)), None)
     works = [[cut.split, number, cut.first + number] for cut in cuts for number in range(cut.partitions)]
-    write = ShardTask(
+    writer = ShardWriter(
         store=job.store,
-        folder=folder,
-        shards=f"builds/{fingerprint(stage, job)}/shards",
-        keys=keys,
+        folder=f"builds/{fingerprint(stage, job)}/shards",
         pack=stage.pack.operator if stage.pack else Pack(),
         tokenizer=tokenizer.describe() if tokenizer else None,
         formats=tuple(job.recipe.shards.formats),
-        tokens_per_shard=job.recipe.shards.tokens_per_shard,
         columns=frozenset(name for record in spread_records for name in record["columns"]),
     )
+    write = ShardTask(folder, keys, writer, job.recipe.shards.tokens_per_shard)
     job.progress.started(stage.name, "shards", partitions)
     label = f"{stage.name}[shards]"
     shard_records = run_units(job.store, f"{folder}/shards", works, write, label, job.progress.unit, basis)
@@ -160,34 +158,31 @@ class SpreadTask:
 class ShardTask:
     """Sorts one partition by order key, cuts it into shards, writes them and the index of their documents."""
 
-    store: Store
     folder: str
-    shards: str
     keys: tuple[str, ...]
-    pack: Pack
-    tokenizer: dict[str, Any] | None
-    formats: tuple[str, ...]
+    writer: ShardWriter
     tokens_per_shard: int
-    columns: frozenset[str]  # that have a value somewhere: all shards have the same columns
 
     def __call__(self, number: int, work: list[Any]) -> Record:
         split, place, partition = work
+        store, tokenized = self.writer.store, self.writer.tokenizer is not None
         shards: list[dict[str, Any]] = []
         padding = 0
         tokens = 0
         with (
-            open_partition(self.store, self.keys, partition) as table,
-            TableWriter(self.store, f"{self.folder}/kept", number) as index,
+            open_partition(store, self.keys, partition) as table,
+            TableWriter(store, f"{self.folder}/kept", number) as index,
         ):
             order = pc.sort_indices(table.select(["key", "id"]), [("key", "ascending"), ("id", "ascending")])
-            sizes = table["tokens"] if self.tokenizer else pc.divide(table["chars"], CHARACTERS_PER_TOKEN)
+            counted = tokenized and table.num_rows  # where all documents were dropped before, none was tokenized
+            sizes = table["tokens"] if counted else pc.divide(table["chars"], CHARACTERS_PER_TOKEN)
             bounds = cut_evenly(sizes.take(order).to_numpy(), self.tokens_per_shard)
             for part, (first, last) in enumerate(zip(bounds[:-1], bounds[1:], strict=True)):
                 docs = table.take(order.slice(first, last - first)).drop_columns(["key"])
-                written, padded = self._write(docs, split, f"{place:05d}-{part:02d}", index)
+                written, padded = self.writer.write(docs, split, f"{place:05d}-{part:02d}", index)
                 shards += written
                 padding += padded
-                tokens += int(pc.sum(docs["tokens"]).as_py() or 0) if self.tokenizer else 0
+                tokens += int(pc.sum(docs["tokens"]).as_py() or 0) if counted else 0
         return {
             "split": split,
             "shards": shards,
@@ -198,8 +193,22 @@ class ShardTask:
             "peak_rss_bytes": peak_rss_bytes(),
         }
 
-    def _write(self, docs: pa.Table, split: str, number: str, index: TableWriter) -> tuple[list[dict[str, Any]], int]:
-        """Write one shard in all formats and index its documents; (records, padding)."""
+
+@dataclass(frozen=True)
+class ShardWriter:
+    """Writes documents as one shard of a build, in all its formats."""
+
+    store: Store
+    folder: str
+    pack: Pack
+    tokenizer: dict[str, Any] | None
+    formats: tuple[str, ...]
+    columns: frozenset[str]  # that have a value somewhere: all shards have the same columns
+
+    def write(self, docs: pa.Table, split: str, number: str, index: TableWriter) -> tuple[list[dict[str, Any]], int]:
+        """Write one shard and index its documents; (records as manifests have them, padding)."""
+        if docs.num_rows == 0:
+            return [], 0
         docs = sorted_columns(docs, self.columns)
         windows = None
         offsets = np.zeros(docs.num_rows, np.int64)
@@ -213,7 +222,7 @@ class ShardTask:
             for record in records:
                 files: list[ShardRecord | Sidecar] = [record, *record.sidecars]
                 for file in files:
-                    self.store.publish(folder / file.path, f"{self.shards}/{file.path}")
+                    self.store.publish(folder / file.path, f"{self.folder}/{file.path}")
         told = [self._told(asdict(record), split) for record in records]
         main = next((r for r in told if r["format"] == self.formats[0]), told[0])
         columns = {"id": docs["id"], "shard": pa.array([main["path"]] * docs.num_rows, pa.string())}
@@ -227,7 +236,7 @@ class ShardTask:
     def _told(self, record: dict[str, Any], split: str) -> dict[str, Any]:
         """The record as the manifest has it: paths from the root of the store."""
         for file in (record, *record["sidecars"]):
-            file["path"] = f"{self.shards}/{file['path']}"
+            file["path"] = f"{self.folder}/{file['path']}"
         return record | {"split": split}
 
 
@@ -270,10 +279,10 @@ class Learned(NamedTuple):
 def _fitted(stage: TokenStage, job: Job, step: Step, upstream: Manifest) -> Learned:
     """The step, its operator fitted on a sample of the documents if it has to be: those whose ids hash lowest."""
     operator = step.operator
-    if not isinstance(operator, Fitted) or operator.fitted:
-        return Learned(step.name, operator, None)
     if step.name in stage.learned:
         return Learned(step.name, operator, stage.learned[step.name])
+    if not isinstance(operator, Fitted) or operator.fitted:
+        return Learned(step.name, operator, None)
     folder = f"{folder_of(stage, job)}/exchange/fit"
     files: list[Entry] = upstream["files"]["kept"]
     share = min(1.0, operator.fit_sample_bytes / max(1, upstream["characters"]["kept"]))

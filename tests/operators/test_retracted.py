@@ -75,8 +75,6 @@ def test_a_file_that_is_not_the_one_that_was_named_is_refused(tmp_path: Path) ->
 def test_without_its_file_it_drops_nothing_silently() -> None:
     with pytest.raises(ValueError, match="retracted"):
         Retracted()(pa.table({"id": ["a"]}))
-    with pytest.raises(ValueError, match="retracted"):
-        Retracted().fit(pa.chunked_array([["a"]]))
 
 
 def parquet(**columns: pa.Array) -> bytes:
