@@ -28,7 +28,12 @@ def main() -> None:
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     (HERE / "results").mkdir(exist_ok=True)
-    for name, arguments in (("filters", []), ("minhash", [corpus, "--documents", "4000"]), ("tokens", [corpus])):
+    for name, arguments in (
+        ("filters", []),
+        ("minhash", [corpus, "--documents", "4000"]),
+        ("tokens", [corpus]),
+        ("storage", []),
+    ):
         done = subprocess.run(
             [sys.executable, "-m", f"benchmarks.{name}", *arguments], stdout=subprocess.PIPE, text=True, check=True
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 
 import numpy as np
 import orjson
@@ -54,16 +54,13 @@ def _one_batch(table: pa.Table) -> pa.RecordBatch:
 def open_partition(store: Store, keys: Sequence[str], p: int) -> Iterator[pa.Table]:
     """The rows of partition `p` from the files at `keys`, in the order of `keys`; local files are mapped."""
 
-    def batch(key: str) -> tuple[pa.NativeFile, pa.Table]:
-        file = store.open(key)
-        return file, pa.Table.from_batches([pa.ipc.open_file(file).get_batch(p)])
+    def batch(key: str) -> pa.Table:
+        with store.open(key) as file:  # what is mapped stays so while the table is used
+            return pa.Table.from_batches([pa.ipc.open_file(file).get_batch(p)])
 
-    with ExitStack() as stack, ThreadPoolExecutor(READERS) as pool:  # in object storage each read waits for an answer
-        tables = []
-        for file, table in pool.map(batch, keys):
-            stack.enter_context(file)
-            tables.append(table)
-        yield concatenate(tables)
+    with ThreadPoolExecutor(READERS) as pool:  # in object storage each read waits for an answer
+        tables = list(pool.map(batch, keys))
+    yield concatenate(tables)
 
 
 def concatenate(tables: Sequence[pa.Table]) -> pa.Table:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -41,16 +41,31 @@ def list_inputs(pattern: str) -> list[InputObject]:
         root, found = path, _walk(path)
     else:
         parts = path.parts
-        wild = next((i for i, part in enumerate(parts) if any(c in part for c in "*?[")), None)
+        wild = first_wild(parts)
         if wild is None:
             raise FileNotFoundError(f"no such file or folder: {pattern}")
         root = Path(*parts[:wild])
         wanted = parts[wild:]
         found = (file for file in _walk(root) if matches(file.relative_to(root).parts, wanted))
-    files = sorted(found)
+    files = [_describe(file, root) for file in found]
     if not files:
         raise FileNotFoundError(f"no file matches {pattern}")
-    return [_describe(file, root) for file in files]
+    return sorted(files, key=place)
+
+
+def first_wild(parts: Sequence[str]) -> int | None:
+    """The first component with a wildcard."""
+    return next((i for i, part in enumerate(parts) if any(c in part for c in "*?[")), None)
+
+
+def shown(rel: str) -> bool:
+    """Neither hidden nor in a hidden folder."""
+    return not any(part.startswith(".") for part in rel.split("/"))
+
+
+def place(item: InputObject) -> list[str]:
+    """Sorts inputs by folder and name."""
+    return item.rel.split("/")
 
 
 def _walk(root: Path) -> Iterator[Path]:
@@ -66,8 +81,8 @@ def _walk(root: Path) -> Iterator[Path]:
             folders.clear()
             continue
         seen.add((stat.st_dev, stat.st_ino))
-        folders[:] = sorted(f for f in folders if not f.startswith("."))
-        yield from (Path(folder, name) for name in names if not name.startswith("."))
+        folders[:] = sorted(f for f in folders if shown(f))
+        yield from (Path(folder, name) for name in names if shown(name))
 
 
 def matches(parts: tuple[str, ...], wanted: tuple[str, ...]) -> bool:

@@ -1,4 +1,4 @@
-"""Talking to object storage: one client a process, errors in our words, reads that survive broken connections.
+"""Talking to object storage: one client a process, requests sent again while that may help, errors in our words.
 
 Everything about the server and its credentials comes from the usual AWS settings (environment, profile, instance
 role; `AWS_ENDPOINT_URL` for any server that speaks S3): no address and no key is ever in a task, a file or a log.
@@ -6,56 +6,166 @@ role; `AWS_ENDPOINT_URL` for any server that speaks S3): no address and no key i
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import io
 import os
 import random
+import threading
 import time
+import urllib.parse
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import boto3
 import botocore.config
 import botocore.exceptions
-from urllib3.exceptions import HTTPError as TransportError
+import botocore.parsers
+import botocore.session
 
-from cluster.storage import AlreadyExists, Forbidden, Missing, StorageError
+from cluster.storage import AlreadyExists, Forbidden, Missing, StorageError, is_unicode
 
-ATTEMPTS = 10  # of one request, with growing pauses of up to 20 s between them
-TAIL_BYTES = 64 << 10  # fetched with the size when an object is opened: the footers of Arrow and Parquet lie there
-AHEAD_BYTES = 1 << 20  # a seek forward by less reads on
-PIECE_BYTES = 1 << 20
+ATTEMPTS = 10  # of one request, half a minute in all; `AWS_MAX_ATTEMPTS` or `max_attempts` of the profile changes it
+LONGEST_PAUSE = 20  # seconds
+READ_TIMEOUT = 60  # seconds without a byte
+LISTED_KEYS = 1000  # in one request, as many as servers allow
+CONNECTIONS = 32  # kept open, for as many threads
 
 _MISSING = ("404", "NoSuchKey", "NotFound")
-_FORBIDDEN = ("401", "403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken")
 _TAKEN = ("412", "PreconditionFailed")
-_BROKEN = (
+_PASSING = ("SlowDown", "RequestTimeout", "BadDigest", "InternalError")
+_PASSING_STATUS = (409, 429, 500, 502, 503, 504)  # 409: two conditional writes met
+_NO_CREDENTIALS = (
+    botocore.exceptions.NoCredentialsError,
+    botocore.exceptions.PartialCredentialsError,
+    botocore.exceptions.CredentialRetrievalError,
+    botocore.exceptions.TokenRetrievalError,
+    botocore.exceptions.NoAuthTokenError,
+    botocore.exceptions.SSOError,
+)
+_UNREACHED = (botocore.exceptions.ConnectionError, botocore.exceptions.HTTPClientError)
+_GARBLED = (
     botocore.exceptions.IncompleteReadError,
-    botocore.exceptions.ReadTimeoutError,
-    botocore.exceptions.ResponseStreamingError,
-    TransportError,
-    ConnectionError,
-    TimeoutError,
+    botocore.exceptions.ChecksumError,
+    botocore.exceptions.FlexibleChecksumError,
+    botocore.parsers.ResponseParserError,
 )
 
 
-def client() -> Any:
-    """The boto3 client of this process."""
-    return _client(os.getpid())
+class _Connection(NamedTuple):
+    client: Any
+    attempts: int  # of one request
+
+
+_creating = threading.Lock()
+
+
+def _connection() -> _Connection:
+    with _creating:
+        return _connected(os.getpid())
+
+
+def forget() -> None:
+    """Have the AWS settings looked up again at the next request."""
+    _connected.cache_clear()
+
+
+def _after_fork() -> None:
+    global _creating
+    _creating = threading.Lock()  # a thread of the parent may have held it
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 @functools.lru_cache(maxsize=1)
-def _client(_pid: int) -> Any:
-    given = os.environ.keys() & {"AWS_MAX_ATTEMPTS", "AWS_RETRY_MODE"}
-    retries = {} if given else {"retries": {"mode": "standard", "total_max_attempts": ATTEMPTS}}
-    common: dict[str, Any] = {"connect_timeout": 10, "read_timeout": 60, "max_pool_connections": 32, **retries}
-    session = boto3.session.Session()
-    found = session.client("s3", config=botocore.config.Config(**common))
-    if "amazonaws.com" not in found.meta.endpoint_url:  # other servers seldom have a host name for each bucket
-        style = {"s3": {"addressing_style": "path"}}
-        found = session.client("s3", config=botocore.config.Config(**common, **style))
-    return found
+def _connected(_pid: int) -> _Connection:
+    settings: dict[str, Any] = {
+        "connect_timeout": 10,
+        "read_timeout": READ_TIMEOUT,
+        "max_pool_connections": CONNECTIONS,
+        "retries": {"total_max_attempts": 1},  # `call` sends again: botocore gives up early where threads fail together
+    }
+    try:
+        core = botocore.session.get_session()
+        attempts = int(core.get_config_variable("max_attempts") or ATTEMPTS)
+        session = boto3.session.Session(botocore_session=core)
+        client = session.client("s3", config=botocore.config.Config(**settings))
+        if "amazonaws.com" not in client.meta.endpoint_url and "addressing_style" not in (client.meta.config.s3 or {}):
+            # Other servers seldom have a host name for each bucket.
+            path_style = botocore.config.Config(**settings, s3={"addressing_style": "path"})
+            client = session.client("s3", config=path_style)
+    except botocore.exceptions.BotoCoreError as error:
+        kind = Forbidden if isinstance(error, _NO_CREDENTIALS) else StorageError
+        raise kind(f"AWS settings: {error}") from error
+    except ValueError:  # it repeats what may be an address with a password in it
+        raise StorageError("AWS settings: max_attempts is no number, or the endpoint url no address") from None
+    return _Connection(client, attempts)
+
+
+def call(what: str, operation: str, **request: Any) -> Any:
+    """The server's answer to a request of boto3, sent again while it fails in ways that pass.
+
+    Raises StorageError, naming `what`. A write may have been done though it failed, and more than once.
+    """
+    client, limit = _connection()
+    failures = 0
+    while True:
+        try:
+            return getattr(client, operation)(**request)
+        except (botocore.exceptions.ClientError, botocore.exceptions.BotoCoreError) as error:
+            failures += 1
+            if failures >= limit or not _passes(error):
+                raise _translated(what, error, client, failures) from error
+        pause(failures)
+
+
+def attempts() -> int:
+    """How often a request is sent before it has failed."""
+    return _connection().attempts
+
+
+def pause(failures: int) -> None:
+    """Wait before the next try, longer after each failure."""
+    time.sleep(random.uniform(0, min(LONGEST_PAUSE, 0.1 * 2**failures)))  # noqa: S311
+
+
+def code_of(error: BaseException | None) -> str:
+    """The server's word for an error, or for what caused it; empty where the server said nothing."""
+    if isinstance(error, botocore.exceptions.ClientError):
+        return str(error.response.get("Error", {}).get("Code", ""))
+    return code_of(error.__cause__) if isinstance(error, StorageError) else ""
+
+
+def _passes(error: Exception) -> bool:
+    if isinstance(error, botocore.exceptions.ClientError):
+        return code_of(error) in _PASSING or _status(error) in _PASSING_STATUS
+    if isinstance(error, botocore.exceptions.SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(error):
+        return False
+    return isinstance(error, (*_UNREACHED, *_GARBLED))
+
+
+def _status(error: botocore.exceptions.ClientError) -> int:
+    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+
+
+def _translated(what: str, error: Exception, client: Any, sent: int) -> StorageError:
+    often = f" ({sent} attempts)" if sent > 1 else ""
+    if isinstance(error, botocore.exceptions.ClientError):
+        code, message = code_of(error), error.response.get("Error", {}).get("Message", "")
+        kind: type[StorageError] = StorageError
+        if code in _MISSING:
+            kind = Missing
+        elif code in _TAKEN:
+            kind = AlreadyExists
+        elif _status(error) in (401, 403) or code.startswith("ExpiredToken"):
+            kind = Forbidden
+        return kind(f"{what}: {code}: {message}{often}" if message and message != code else f"{what}: {code}{often}")
+    if isinstance(error, _NO_CREDENTIALS):
+        return Forbidden(f"{what}: no AWS credentials on this machine: {error}")
+    if isinstance(error, _UNREACHED):  # without its text, which repeats an address that may hold a password
+        address = urllib.parse.urlsplit(client.meta.endpoint_url)
+        port = f":{address.port}" if address.port else ""
+        return StorageError(f"{what}: no answer from {address.hostname}{port}: {type(error).__name__}{often}")
+    return StorageError(f"{what}: {error}{often}")
 
 
 def split_url(url: str) -> tuple[str, str]:
@@ -63,169 +173,19 @@ def split_url(url: str) -> tuple[str, str]:
     bucket, _, key = url.removeprefix("s3://").partition("/")
     if "@" in bucket or ":" in bucket:
         raise StorageError("s3://…: a bucket's address holds no keys; they come from the AWS settings of the machine")
-    if not bucket or "//" in key or ".." in key.split("/") or "\0" in key:
-        raise StorageError(f"{url}: not s3://bucket/path")
+    if not bucket:
+        raise StorageError(f"{url!r}: not s3://bucket/path")
+    if not is_unicode(key):
+        raise StorageError(f"{url!r}: not Unicode")
     return bucket, key
 
 
-@contextlib.contextmanager
-def translated(what: str) -> Iterator[None]:
-    """Errors of the client as StorageError that name `what`."""
-    try:
-        yield
-    except botocore.exceptions.ClientError as error:
-        raise _translated(what, error) from error
-    except botocore.exceptions.NoCredentialsError as error:
-        raise Forbidden(f"{what}: no AWS credentials are configured on this machine") from error
-    except botocore.exceptions.HTTPClientError as error:
-        raise StorageError(f"{what}: {type(error).__name__}: the store cannot be reached") from error
-    except botocore.exceptions.BotoCoreError as error:
-        raise StorageError(f"{what}: {error}") from error
-
-
-def _translated(what: str, error: botocore.exceptions.ClientError) -> StorageError:
-    told = error.response.get("Error", {})
-    code, message = str(told.get("Code", "")), told.get("Message", "")
-    kinds = ((_MISSING, Missing), (_FORBIDDEN, Forbidden), (_TAKEN, AlreadyExists))
-    kind = next((kind for codes, kind in kinds if code in codes), StorageError)
-    return kind(f"{what}: {code}: {message}" if message and message != code else f"{what}: {code}")
-
-
-def pause(failures: int) -> None:
-    """Wait before the next try, longer after each failure."""
-    time.sleep(random.uniform(0, min(20, 0.1 * 2**failures)))  # noqa: S311
-
-
-def pieces(bucket: str, key: str, start: int = 0, end: int | None = None, etag: str | None = None) -> Iterator[bytes]:
-    """Bytes `start` to `end` (to the last without) of an object in pieces. A connection that breaks, or an answer that
-    ends early, is taken up by Range where it ended; an object that changed meanwhile is a StorageError."""
-    at, failures = start, 0
-    while end is None or at < end:
-        request: dict[str, Any] = {"Bucket": bucket, "Key": key}
-        if at or end is not None:
-            request["Range"] = f"bytes={at}-{'' if end is None else end - 1}"
-        if etag is not None:
-            request["IfMatch"] = etag
-        with translated(f"s3://{bucket}/{key}"):
-            answer = client().get_object(**request)
-            etag = answer["ETag"]
-            end = at + answer["ContentLength"] if end is None else end
-            try:
-                for piece in answer["Body"].iter_chunks(PIECE_BYTES):
-                    at += len(piece)
-                    yield piece
-                if at >= end:
-                    return
-                broken = f"{end - at} bytes missing"
-            except _BROKEN as error:
-                broken = f"{type(error).__name__}: {error}"
-            finally:
-                answer["Body"].close()
-        failures += 1
-        if failures >= ATTEMPTS:
-            raise StorageError(f"s3://{bucket}/{key}: broken off {failures} times, the last time with {broken}")
-        pause(failures)
-
-
-class S3File(io.RawIOBase):
-    """An object for reading and seeking. The first read after a seek fetches what is asked for; reading on from there
-    keeps one connection streaming."""
-
-    def __init__(self, bucket: str, key: str, tail: int = TAIL_BYTES) -> None:
-        super().__init__()
-        self._bucket, self._key = bucket, key
-        self._tail, self.size, self._etag = _opened(bucket, key, tail)
-        self._at = self._streamed = 0  # next byte for the reader, next byte of the stream
-        self._last = -1  # where the last read ended
-        self._stream: Iterator[bytes] | None = None
-        self._held = memoryview(b"")
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self.size}[whence]
-        self._at = max(0, base + offset)
-        return self._at
-
-    def readinto(self, buffer: Any) -> int:
-        target = memoryview(buffer).cast("B")
-        wanted = min(len(target), self.size - self._at)
-        if wanted <= 0:
-            return 0
-        tail_start = self.size - len(self._tail)
-        if self._at >= tail_start:
-            n = self._copy(self._tail[self._at - tail_start :], target[:wanted])
-        elif self._at == self._last or 0 <= self._at - self._streamed < AHEAD_BYTES and self._stream is not None:
-            n = self._read_on(target[:wanted])
-        else:
-            n = self._fetch(target[:wanted])
-        self._at += n
-        self._last = self._at
-        return n
-
-    def _copy(self, source: Any, target: memoryview) -> int:
-        n = min(len(source), len(target))
-        target[:n] = source[:n]
-        return n
-
-    def _fetch(self, target: memoryview) -> int:
-        n = 0
-        for piece in pieces(self._bucket, self._key, self._at, self._at + len(target), self._etag):
-            target[n : n + len(piece)] = piece
-            n += len(piece)
-        return n
-
-    def _read_on(self, target: memoryview) -> int:
-        if self._stream is None or not 0 <= self._at - self._streamed < AHEAD_BYTES:
-            self._drop_stream()
-            self._streamed = self._at
-            self._stream = pieces(self._bucket, self._key, self._at, self.size, self._etag)
-        while True:
-            if len(self._held) == 0:
-                self._held = memoryview(next(self._stream))
-            skipped = min(self._at - self._streamed, len(self._held))
-            self._held, self._streamed = self._held[skipped:], self._streamed + skipped
-            if len(self._held):
-                n = self._copy(self._held, target)
-                self._held, self._streamed = self._held[n:], self._streamed + n
-                return n
-
-    def _drop_stream(self) -> None:
-        if self._stream is not None:
-            self._stream.close()  # type: ignore[attr-defined]  # a generator
-        self._stream, self._held = None, memoryview(b"")
-
-    def close(self) -> None:
-        self._drop_stream()
-        super().close()
-
-
-def _opened(bucket: str, key: str, tail: int) -> tuple[bytes, int, str]:
-    """(the last bytes, size, etag), with one request for all."""
-    with translated(f"s3://{bucket}/{key}"):
-        try:
-            answer = client().get_object(Bucket=bucket, Key=key, Range=f"bytes=-{tail}")
-        except botocore.exceptions.ClientError as error:
-            if error.response.get("Error", {}).get("Code") not in ("416", "InvalidRange"):
-                raise
-            told = client().head_object(Bucket=bucket, Key=key)  # empty
-            return b"", int(told["ContentLength"]), str(told["ETag"])
-        size = int(str(answer["ContentRange"]).rpartition("/")[2]) if "ContentRange" in answer else None
-        length, etag = int(answer["ContentLength"]), str(answer["ETag"])
-        size = length if size is None else size
-        try:
-            data = answer["Body"].read()
-        except _BROKEN:
-            data = b""
-        finally:
-            answer["Body"].close()
-    if len(data) != length:
-        data = b"".join(pieces(bucket, key, size - length, size, etag))
-    return data, size, etag
+def listed(bucket: str, prefix: str) -> Iterator[dict[str, Any]]:
+    """What the server says of the objects whose keys start so."""
+    request: dict[str, Any] = {"Bucket": bucket, "Prefix": prefix, "MaxKeys": LISTED_KEYS}
+    while True:
+        page = call(f"s3://{bucket}/{prefix}", "list_objects_v2", **request)
+        yield from page.get("Contents", [])
+        if not page.get("IsTruncated"):
+            return
+        request["ContinuationToken"] = page["NextContinuationToken"]

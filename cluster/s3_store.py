@@ -6,20 +6,22 @@ import base64
 import contextlib
 import hashlib
 import itertools
+import secrets
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import botocore.exceptions
 import pyarrow as pa
 
-from cluster.s3_client import ATTEMPTS, S3File, client, pause, pieces, split_url, translated
-from cluster.storage import Missing, StorageError, Stored
+from cluster.s3_client import LISTED_KEYS, attempts, call, code_of, listed, pause, split_url
+from cluster.s3_file import EMPTY, S3File, pieces
+from cluster.storage import Forbidden, Missing, StorageError, Stored, check_key
 
 PART_BYTES = 64 << 20  # larger files are sent in parts of this size; servers allow 10,000
 DELETE_KEYS = 1000  # in one request, as many as servers allow
+UPLOAD = "corpusmill-upload"  # metadata of an object sent in parts: which upload made it
 
 
 @dataclass(frozen=True)
@@ -32,40 +34,37 @@ class S3Store:
     @classmethod
     def at(cls, url: str) -> S3Store:
         bucket, prefix = split_url(url)
+        if prefix.strip("/"):
+            check_key(prefix.strip("/"))
         return cls(bucket, prefix.strip("/"))
 
     @property
     def url(self) -> str:
-        return f"s3://{self.bucket}/{self.prefix}".rstrip("/")
+        return f"s3://{self.bucket}/{self._root}".rstrip("/")
 
-    def _at(self, key: str) -> dict[str, str]:
-        if not key or key.startswith("/") or key.endswith("/") or "//" in key or ".." in key.split("/") or "\0" in key:
-            raise StorageError(f"not a key of a store: {key!r}")
-        return {"Bucket": self.bucket, "Key": f"{self.prefix}/{key}" if self.prefix else key}
+    @property
+    def _root(self) -> str:
+        """What the keys of this store start with in the bucket."""
+        return f"{self.prefix}/" if self.prefix else ""
 
-    def _told(self, key: str) -> Any:
-        return translated(f"{self.url}/{key}")
+    def _at(self, key: str) -> tuple[str, str]:
+        """Bucket and key there."""
+        check_key(key)
+        return self.bucket, self._root + key
+
+    def _call(self, operation: str, key: str, **request: Any) -> Any:
+        bucket, at = self._at(key)
+        return call(f"s3://{bucket}/{at}", operation, Bucket=bucket, Key=at, **request)
 
     def read(self, key: str) -> bytes:
-        at = self._at(key)
-        return b"".join(pieces(at["Bucket"], at["Key"]))
+        return b"".join(pieces(*self._at(key)))
 
     def open(self, key: str) -> pa.NativeFile:
-        at = self._at(key)
-        return pa.PythonFile(S3File(at["Bucket"], at["Key"]), mode="r")
+        return pa.PythonFile(S3File(*self._at(key)), mode="r")
 
     def write(self, key: str, data: bytes, *, if_absent: bool = False) -> None:
         condition = {"IfNoneMatch": "*"} if if_absent else {}
-        checksum = base64.b64encode(hashlib.sha256(data).digest()).decode()
-        for failures in itertools.count(1):
-            try:
-                with self._told(key):
-                    client().put_object(**self._at(key), Body=data, ChecksumSHA256=checksum, **condition)
-                return
-            except StorageError as error:
-                if not _conflict(error) or failures >= ATTEMPTS:
-                    raise
-                pause(failures)
+        self._call("put_object", key, Body=data, ChecksumSHA256=_sha256(data), **condition)
 
     @contextlib.contextmanager
     def scratch(self) -> Iterator[Path]:
@@ -82,88 +81,115 @@ class S3Store:
     def _publish_in_parts(self, path: Path, key: str) -> None:
         """The object appears when all parts are there; a failure takes them back, a killed process leaves them to
         `sweep`."""
-        at = self._at(key)
-        with self._told(key):
-            upload = client().create_multipart_upload(**at, ChecksumAlgorithm="SHA256")["UploadId"]
+        mark = {UPLOAD: secrets.token_hex(8)}
+        begun = self._call("create_multipart_upload", key, ChecksumAlgorithm="SHA256", Metadata=mark)
+        upload = str(begun["UploadId"])
+        try:
+            parts = []
+            with path.open("rb") as file:
+                for number, data in enumerate(iter(lambda: file.read(PART_BYTES), b""), 1):
+                    checksum = _sha256(data)
+                    part: dict[str, Any] = {"PartNumber": number, "ChecksumSHA256": checksum}
+                    sent = self._call("upload_part", key, UploadId=upload, Body=data, **part)
+                    parts.append(part | {"ETag": sent["ETag"]})
+            self._complete(key, upload, parts, mark)
+        except BaseException as error:
             try:
-                parts = []
-                with path.open("rb") as file:
-                    for number, data in enumerate(iter(lambda: file.read(PART_BYTES), b""), 1):
-                        checksum = base64.b64encode(hashlib.sha256(data).digest()).decode()
-                        part: dict[str, Any] = {"UploadId": upload, "PartNumber": number}
-                        sent = client().upload_part(**at, **part, Body=data, ChecksumSHA256=checksum)
-                        parts.append({"PartNumber": number, "ETag": sent["ETag"], "ChecksumSHA256": checksum})
-                self._complete(key, upload, parts, path.stat().st_size)
-            except BaseException as error:
-                try:
-                    client().abort_multipart_upload(**at, UploadId=upload)
-                except (botocore.exceptions.ClientError, botocore.exceptions.BotoCoreError) as second:
-                    error.add_note(f"parts of {key} are left for `gc`: {second}")
+                self._abort(key, upload)
+            except StorageError as second:
+                error.add_note(f"parts of {key} are left for `gc`: {second}")
+            raise
+
+    def _complete(self, key: str, upload: str, parts: list[dict[str, Any]], mark: dict[str, str]) -> None:
+        try:
+            self._call("complete_multipart_upload", key, UploadId=upload, MultipartUpload={"Parts": parts})
+        except StorageError as error:
+            # The answer to a first try was lost, and the second one finds the upload ended.
+            if code_of(error) != "NoSuchUpload" or self._call("head_object", key).get("Metadata") != mark:
                 raise
 
-    def _complete(self, key: str, upload: str, parts: list[dict[str, Any]], size: int) -> None:
-        at = self._at(key)
+    def _abort(self, key: str, upload: str) -> bool:
+        """Take the parts back; False where that upload has ended."""
         try:
-            client().complete_multipart_upload(**at, UploadId=upload, MultipartUpload={"Parts": parts})
-        except client().exceptions.NoSuchUpload:
-            # The answer to a first try was lost, and the second one finds the upload ended.
-            if client().head_object(**at)["ContentLength"] != size:
+            self._call("abort_multipart_upload", key, UploadId=upload)
+        except StorageError as error:
+            if code_of(error) != "NoSuchUpload":
                 raise
+            return False
+        return True
 
     @contextlib.contextmanager
     def local(self, *keys: str) -> Iterator[Path]:
         with self.scratch() as folder:
             for key in keys:
+                at = self._at(key)
                 target = folder / key
                 target.parent.mkdir(parents=True, exist_ok=True)
-                at = self._at(key)
                 with target.open("wb") as file:
-                    file.writelines(pieces(at["Bucket"], at["Key"]))
+                    file.writelines(pieces(*at))
             yield folder
 
     def exists(self, key: str) -> bool:
         try:
-            with self._told(key):
-                client().head_object(**self._at(key))
+            # The first byte and not HEAD, whose answer does not tell a missing object from a missing bucket.
+            for _ in pieces(*self._at(key), 0, 1):
+                pass
         except Missing:
             return False
+        except StorageError as error:
+            if code_of(error) not in EMPTY:
+                raise
         return True
 
     def list(self, prefix: str) -> Iterator[Stored]:
-        root = f"{self.prefix}/" if self.prefix else ""
-        below = f"{root}{prefix.rstrip('/')}/" if prefix else root
-        with self._told(prefix):
-            for page in client().get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=below):
-                for item in page.get("Contents", []):
-                    yield Stored(item["Key"].removeprefix(root), int(item["Size"]), item["LastModified"].timestamp())
+        folder = prefix.rstrip("/")
+        below = f"{self._at(folder)[1]}/" if folder else self._root
+        for item in listed(self.bucket, below):
+            yield Stored(item["Key"].removeprefix(self._root), int(item["Size"]), item["LastModified"].timestamp())
 
     def delete(self, keys: Iterable[str]) -> None:
         left = iter(keys)
         while batch := list(itertools.islice(left, DELETE_KEYS)):
-            objects = [{"Key": self._at(key)["Key"]} for key in batch]
-            with self._told(batch[0]):
-                answer = client().delete_objects(Bucket=self.bucket, Delete={"Objects": objects, "Quiet": True})
-            if errors := answer.get("Errors"):
-                raise StorageError(f"{self.url}: {errors[0].get('Key')} cannot be deleted: {errors[0].get('Message')}")
+            names = [self._at(key)[1] for key in batch]
+            for failures in itertools.count(1):
+                errors = _delete(self.bucket, names)
+                if not errors:
+                    break
+                told = f"s3://{self.bucket}/{errors[0].get('Key')}: {errors[0].get('Code')}: {errors[0].get('Message')}"
+                if failures >= attempts() or any(error.get("Code") == "AccessDenied" for error in errors):
+                    raise (Forbidden if errors[0].get("Code") == "AccessDenied" else StorageError)(told)
+                names = [str(error["Key"]) for error in errors]
+                pause(failures)
 
     def sweep(self, before: float) -> int:
         """Abort uploads in parts that were begun before that time and never ended."""
         swept = 0
-        root = f"{self.prefix}/" if self.prefix else ""
-        with self._told(""):
-            for page in client().get_paginator("list_multipart_uploads").paginate(Bucket=self.bucket, Prefix=root):
-                for upload in page.get("Uploads", []):
-                    if upload["Initiated"].timestamp() < before:
-                        client().abort_multipart_upload(
-                            Bucket=self.bucket, Key=upload["Key"], UploadId=upload["UploadId"]
-                        )
-                        swept += 1
+        for upload in _uploads(self.url, self.bucket):
+            if upload["Key"].startswith(self._root) and upload["Initiated"].timestamp() < before:
+                swept += self._abort(upload["Key"].removeprefix(self._root), upload["UploadId"])
         return swept
 
 
-def _conflict(error: StorageError) -> bool:
-    """Two conditional writes met (409): the server asks to try again."""
-    cause = error.__cause__
-    if not isinstance(cause, botocore.exceptions.ClientError):
-        return False
-    return cause.response.get("Error", {}).get("Code") in ("409", "ConditionalRequestConflict", "OperationAborted")
+def _delete(bucket: str, names: list[str]) -> list[dict[str, Any]]:
+    """What the server says of those that it could not delete."""
+    asked = {"Objects": [{"Key": name} for name in names], "Quiet": True}
+    answer = call(f"s3://{bucket}/{names[0]}", "delete_objects", Bucket=bucket, Delete=asked)
+    errors: list[dict[str, Any]] = answer.get("Errors", [])
+    return errors
+
+
+def _uploads(what: str, bucket: str) -> Iterator[dict[str, Any]]:
+    """Uploads in parts that have not ended. Of the whole bucket: asked for a prefix, MinIO answers for the object of
+    that very name only."""
+    after: dict[str, str] = {}
+    while True:
+        page = call(what, "list_multipart_uploads", Bucket=bucket, MaxUploads=LISTED_KEYS, **after)
+        yield from page.get("Uploads", [])
+        if not page.get("IsTruncated"):
+            return
+        marks = {"KeyMarker": page.get("NextKeyMarker"), "UploadIdMarker": page.get("NextUploadIdMarker")}
+        after = {name: mark for name, mark in marks.items() if mark}  # SeaweedFS gives no key, and needs none
+
+
+def _sha256(data: bytes) -> str:
+    return base64.b64encode(hashlib.sha256(data).digest()).decode()

@@ -1,7 +1,8 @@
 """The one place that knows how Ray is started and set up.
 
-Embedded, Ray runs on this machine for this process only; with an address it connects to a cluster. The settings
-below are measured: without the worker limits a two-core machine restarts workers between stages (seconds each).
+Embedded, Ray runs on this machine for this process only, listens on loopback alone and asks for a token; with an
+address it connects to a cluster. The settings below are measured: without the worker limits a two-core machine restarts
+workers between stages (seconds each).
 """
 
 from __future__ import annotations
@@ -9,12 +10,16 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
+import secrets
+import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+AUTH_MODE = "RAY_AUTH_MODE"
 ENVIRONMENT = {
+    AUTH_MODE: "token",
     "RAY_num_workers_soft_limit": "12",
     "RAY_idle_worker_killing_time_threshold_ms": "3600000",
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -59,34 +64,34 @@ def prepare_environment() -> None:
     os.environ.setdefault("NUMBA_CACHE_DIR", numba_cache())
 
 
+def token_file() -> Path | None:
+    """Where Ray finds its token; None where the environment holds the token itself."""
+    if os.environ.get("RAY_AUTH_TOKEN"):
+        return None
+    return Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+
+
 @contextmanager
 def session(address: str | None = None, cpus: int | None = None, dashboard: bool = False) -> Iterator[None]:
     """A Ray session for the block: embedded by default, an existing cluster with an `address`.
 
-    A session that is already open in this process is used and left open.
+    A session that is already open in this process is used and left open. Raises SessionError.
     """
     prepare_environment()
     import ray
+    from ray.exceptions import AuthenticationError
 
     if ray.is_initialized():
         _configure_data()
         yield
         return
     try:
+        _apply_auth_mode()
         if address is None:
-            # On its own temporary folder: socket paths have a length limit that deep project folders break.
-            ray.init(
-                address="local",
-                num_cpus=cpus or os.cpu_count(),
-                include_dashboard=dashboard,
-                logging_level="ERROR",
-                log_to_driver=False,
-                object_store_memory=_object_store_bytes(),
-                _temp_dir=str(Path(tempfile.gettempdir(), f"ray-{os.getuid()}")),
-            )
+            _start(cpus, dashboard)
         else:
             ray.init(address=address, logging_level="ERROR", log_to_driver=False)
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+    except (AuthenticationError, ConnectionError, RuntimeError, ValueError, OSError) as error:
         raise SessionError(f"Ray {'at ' + address if address else 'on this machine'} did not start: {error}") from error
     try:
         _configure_data()
@@ -100,6 +105,90 @@ def cpus() -> int:
     import ray
 
     return max(1, int(ray.cluster_resources().get("CPU", 1)))
+
+
+def _apply_auth_mode() -> None:
+    """Make Ray see `RAY_AUTH_MODE`: it read the environment when it was imported, perhaps before ours was prepared."""
+    import ray
+
+    mode = os.environ[AUTH_MODE]
+    if mode.lower() not in ("token", "disabled"):  # which Ray takes for "disabled", silently
+        raise ValueError(f"{AUTH_MODE}={mode!r} is neither 'token' nor 'disabled'")
+    ray._raylet.Config.initialize("")
+
+
+def _start(cpus: int | None, dashboard: bool) -> None:
+    """Start Ray on this machine."""
+    import ray
+
+    if os.environ[AUTH_MODE].lower() == "token":
+        keep_token_private()
+    with _never_in_a_cluster():
+        ray.init(
+            address="local",
+            num_cpus=cpus or os.cpu_count(),
+            include_dashboard=dashboard,
+            dashboard_host="127.0.0.1",
+            logging_level="ERROR",
+            log_to_driver=False,
+            object_store_memory=_object_store_bytes(),
+            _temp_dir=str(_private_folder() / "ray"),
+        )
+
+
+@contextmanager
+def _never_in_a_cluster() -> Iterator[None]:
+    """Ray started in the block takes this machine's address for 127.0.0.1, and so all its processes bind to loopback.
+
+    `_node_ip_address` cannot say that: Ray replaces a loopback address there by one of a network interface, unless it
+    is told that this machine is in no cluster, as it is by default on other systems. What tells it is a constant, which
+    was made from the environment when Ray was imported, and in the processes it starts the environment. Afterwards all
+    is as before: a later session may be one of a cluster.
+    """
+    from ray._private import ray_constants
+
+    variable = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR
+    constant, setting = ray_constants.ENABLE_RAY_CLUSTER, os.environ.get(variable)
+    ray_constants.ENABLE_RAY_CLUSTER, os.environ[variable] = False, "0"
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = constant
+        if setting is None:
+            del os.environ[variable]
+        else:
+            os.environ[variable] = setting
+
+
+def keep_token_private() -> None:
+    """Make the token below the home folder, which Ray would make readable by all, or take that right from one that Ray
+    made. A token that the environment names is the user's business."""
+    file = token_file()
+    if file is None or os.environ.get("RAY_AUTH_TOKEN_PATH"):
+        return
+    if not file.exists():
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # Linked when written: of two sessions that start at once, both use the token of the first.
+        with tempfile.NamedTemporaryFile("w", dir=file.parent) as written, suppress(FileExistsError):
+            written.write(secrets.token_hex(32))
+            written.flush()
+            os.link(written.name, file)
+    if stat.S_IMODE(file.stat().st_mode) & 0o077:
+        file.chmod(0o600)
+
+
+def _private_folder() -> Path:
+    """The user's own temporary folder for Ray, which makes all it makes below writable by everybody.
+
+    Short and not in the project: the paths of sockets have a length limit that deep folders break.
+    """
+    folder = Path(tempfile.gettempdir(), f"ray-{os.getuid()}")
+    folder.mkdir(mode=0o700, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+        raise PermissionError(f"{folder} is not a folder of this user")
+    folder.chmod(0o700)
+    return folder
 
 
 def _object_store_bytes() -> int:

@@ -3,17 +3,23 @@
 Keys are relative, '/'-separated paths below the store's root. A key becomes visible whole or not at all: files are
 made in a scratch folder on this machine and published under their key when they are complete. Readers go through
 manifests; `list` is for housekeeping and for finding done-records, never for finding outputs.
+
+A key is what every store can hold: see `check_key`. No key lies below another one: `a` and `a/b` cannot both be.
 """
 
 from __future__ import annotations
 
 import secrets
+import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import pyarrow as pa
+
+SCRATCH = "_scratch"  # of a local folder; kept free in all stores
+KEY_BYTES, NAME_BYTES = 900, 255  # object storage takes 1,024 with the store's own prefix, file systems 255 a name
 
 
 class StorageError(OSError):
@@ -81,13 +87,38 @@ class Store(Protocol):
         ...
 
 
+def is_unicode(text: str) -> bool:
+    """False for text with halves of surrogate pairs, as file names that are not UTF-8 have them."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def check_key(key: str) -> None:
+    """Raises StorageError for a key that not every store holds as it is: empty, `.` or `..` between slashes,
+    backslashes, control characters, what is no Unicode, too long."""
+    if not is_unicode(key):
+        raise StorageError(f"not a key of a store: {key!r} is not Unicode")
+    if any(unicodedata.category(c) == "Cc" or c in "\\\ufffe\uffff" for c in key):
+        raise StorageError(f"not a key of a store: {key!r} holds a backslash or a control character")
+    names = key.split("/")
+    if names[0] == SCRATCH or any(name in ("", ".", "..") for name in names):
+        raise StorageError(f"not a key of a store: {key!r}")
+    if len(key.encode()) > KEY_BYTES or any(len(name.encode()) > NAME_BYTES for name in names):
+        raise StorageError(
+            f"not a key of a store: {key[:40]!r}... has more than {NAME_BYTES} bytes in a name, or {KEY_BYTES} in all"
+        )
+
+
 def check_writable(store: Store) -> None:
     """Raises StorageError where nothing can be written, or where a commit would not be safe."""
     probe = f"_writable-{secrets.token_hex(4)}"
-    store.write(probe, b"", if_absent=True)
     try:
-        store.write(probe, b"", if_absent=True)
-    except AlreadyExists:
+        for _ in range(2):
+            store.write(probe, b"", if_absent=True)
+    except AlreadyExists:  # by the first one too, where its answer was lost and it was sent again
         return
     finally:
         store.delete([probe])

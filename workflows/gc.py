@@ -174,11 +174,11 @@ def execute(store: Store, planned: Plan) -> list[Stored]:
     """Delete what was planned, but what somebody has touched since; what is gone."""
     if planned.oldest > 1:
         store.write(OLDEST, str(planned.oldest).encode())
-    gone: list[Stored] = []
-    for unit, proofs, data in planned.garbage:
-        _note_freed(store, planned.alive.intermediate & {stored.key for stored in data})
-        store.delete(stored.key for stored in proofs)
-        gone += proofs
+    gone = [stored for one in planned.garbage for stored in one.proofs]
+    for one in planned.garbage:
+        _note_freed(store, planned.alive.intermediate & {stored.key for stored in one.data})
+    store.delete(stored.key for stored in gone)  # of all units first: files of one lie over those of another
+    for unit, _, data in planned.garbage:
         now = {stored.key: stored for folder in unit.folders for stored in store.list(folder)}
         if unit.young or not _is_young(now, planned.before):  # else a build has come that uses it
             old = [stored for stored in data if stored.key in now and now[stored.key].modified < planned.before]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.inputs import InputObject, list_inputs
+from cluster.storage import is_unicode
 from operators.document import SCHEMA
 from operators.read.span import ReadError, format_of
 from workflows.map_stage import input_columns
@@ -33,7 +34,7 @@ def snapshot(recipe: Recipe) -> tuple[tuple[dict[str, Any], ...], tuple[str, ...
                 if found[item.url]["source"] != given.source:
                     raise RecipeError(f"inputs.{number}: {item.url} is among the inputs already, with another source")
                 continue
-            if not _is_unicode(item.rel):
+            if not is_unicode(item.rel):
                 raise RecipeError(f"inputs.{number}: {item.url!r}: its name is not UTF-8; rename it")
             kind = format_of(item.rel)
             if kind is None:
@@ -60,14 +61,6 @@ def _inside(url: str, output: str) -> bool:
     if url.startswith("s3://") or output.startswith("s3://"):
         return url.startswith(f"{output.rstrip('/')}/")
     return Path(url).resolve().is_relative_to(Path(output).resolve())
-
-
-def _is_unicode(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def check_columns(stage: Stage, job: Job) -> None:

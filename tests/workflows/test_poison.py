@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cluster.storage import LocalStore, open_store
+from cluster.local_store import LocalStore
+from cluster.storage import open_store
 from cluster.units import UnitFailed
 from operators.apply import Step
 from operators.document import Operator, drop, parameters
