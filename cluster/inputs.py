@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from cluster.storage import StorageError
+from cluster.storage import StorageError, without_secrets
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ def list_inputs(pattern: str) -> list[InputObject]:
 
         return s3_inputs.list_inputs(pattern)
     if "://" in pattern:
-        raise StorageError(f"{pattern}: inputs are local paths or s3://bucket/path")
+        raise StorageError(f"{without_secrets(pattern)}: inputs are local paths or s3://bucket/path")
     path = Path(os.path.abspath(pattern))
     if path.is_file():
         return [_describe(path, path.parent)]

@@ -173,6 +173,8 @@ def split_url(url: str) -> tuple[str, str]:
     bucket, _, key = url.removeprefix("s3://").partition("/")
     if "@" in bucket or ":" in bucket:
         raise StorageError("s3://…: a bucket's address holds no keys; they come from the AWS settings of the machine")
+    if "X-Amz-" in key:
+        raise StorageError("s3://…: a signed address; credentials come from the AWS settings of the machine")
     if not bucket:
         raise StorageError(f"{url!r}: not s3://bucket/path")
     if not is_unicode(key):

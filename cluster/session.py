@@ -33,6 +33,7 @@ ENVIRONMENT = {
     "POLARS_MAX_THREADS": "1",
     "RAYON_NUM_THREADS": "1",
 }
+START_ATTEMPTS = 3
 NO_PROGRESS_SECONDS = 24 * 3600  # a unit is one step of progress, and a file that cannot be cut is one unit
 
 
@@ -88,11 +89,13 @@ def session(address: str | None = None, cpus: int | None = None, dashboard: bool
     try:
         _apply_auth_mode()
         if address is None:
-            _start(cpus, dashboard)
+            _start_patiently(cpus, dashboard)
         else:
             ray.init(address=address, logging_level="ERROR", log_to_driver=False)
     except (AuthenticationError, ConnectionError, RuntimeError, ValueError, OSError) as error:
-        raise SessionError(f"Ray {'at ' + address if address else 'on this machine'} did not start: {error}") from error
+        where = "on this machine" if address is None else "at the address given"  # which may hold a password
+        told = str(error).replace(address, "it") if address else str(error)
+        raise SessionError(f"Ray {where} did not start: {told}") from error
     try:
         _configure_data()
         yield
@@ -115,6 +118,22 @@ def _apply_auth_mode() -> None:
     if mode.lower() not in ("token", "disabled"):  # which Ray takes for "disabled", silently
         raise ValueError(f"{AUTH_MODE}={mode!r} is neither 'token' nor 'disabled'")
     ray._raylet.Config.initialize("")
+
+
+def _start_patiently(cpus: int | None, dashboard: bool) -> None:
+    """Start Ray on this machine; again where a loaded machine took longer than Ray's fixed limits."""
+    import ray
+
+    for attempt in range(1, START_ATTEMPTS + 1):
+        try:
+            _start(cpus, dashboard)
+            return
+        except Exception as error:  # Ray raises nothing narrower
+            ray.shutdown()
+            if "timed out" not in str(error).lower():
+                raise
+            if attempt == START_ATTEMPTS:
+                raise SessionError(f"Ray did not start in {attempt} tries: {error}") from error
 
 
 def _start(cpus: int | None, dashboard: bool) -> None:

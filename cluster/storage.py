@@ -125,6 +125,13 @@ def check_writable(store: Store) -> None:
     raise StorageError(f"{store.url}: this server overwrites what is to be created only if absent: no safe commit")
 
 
+def without_secrets(url: str) -> str:
+    """An address without what may be a secret: a user, a password, a query."""
+    scheme, _, rest = url.partition("://")
+    host, slash, path = rest.rpartition("@")[2].partition("?")[0].partition("/")
+    return f"{scheme}://{host}{slash}{path}"
+
+
 def open_store(url: str) -> Store:
     """The store at `url`: a local path or `s3://bucket/prefix`. Touches nothing. Raises StorageError."""
     if url.startswith("s3://"):
@@ -132,7 +139,7 @@ def open_store(url: str) -> Store:
 
         return S3Store.at(url)
     if "://" in url:
-        raise StorageError(f"{url}: a corpus lies in a local folder or at s3://bucket/prefix")
+        raise StorageError(f"{without_secrets(url)}: a corpus lies in a local folder or at s3://bucket/prefix")
     from cluster.local_store import LocalStore
 
     return LocalStore(str(Path(url).resolve()))

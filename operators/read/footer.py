@@ -1,8 +1,8 @@
 """Opening Parquet files that nobody vouches for: a readable footer, no type that runs code, bounded decoding.
 
 Some libraries register Arrow extension types that run pickled code while a schema is being built, so files with
-extension types are refused whole, before Arrow sees their schema. Rows are decoded so few at a time that no dictionary
-or prefix encoding can expand a small file beyond memory.
+extension types are refused whole, before Arrow sees their schema, and so are schemas deeper or wider than any table
+that people make. Rows are decoded so few at a time that no file can expand beyond memory (pages.py).
 """
 
 from __future__ import annotations
@@ -14,17 +14,18 @@ from typing import BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from operators.read.span import BATCH_ROWS, Unfit, Unreadable
+from operators.read.layout import Group, layout
+from operators.read.pages import MOST, USUAL, TooMuch, Watched
+from operators.read.span import BATCH_ROWS, MOST_DECODED, MOST_RATIO, Unfit, Unreadable
+from operators.read.thrift import Malformed
 
 _MAGIC = b"PAR1"
-_MOST_FOOTER = 256 << 20
-_EXPANDED = 256 << 20  # bytes that the rows decoded at once may take
+_MOST_FOOTER = 64 << 20
+_WIDTH = 16  # bytes, at least what a value takes
+_FEWER = 8  # times fewer rows at once, where as many may take too much memory
 _EXTENSION = b"ARROW:extension:name"
 # The extension key as it shows in base64, at each of three alignments, without what its neighbours touch.
 _HIDDEN = tuple(base64.b64encode(b"\0" * k + _EXTENSION)[(k * 8 + 5) // 6 : -4] for k in range(3))
-_PAGE_HEADER = 32  # bytes, more than its first two fields take
-_DICTIONARY_PAGE = 2
-_NEXT_I32 = 0x15
 
 
 class Footer:
@@ -41,75 +42,88 @@ class Footer:
         footer = file.read(length)
         if _EXTENSION in footer or any(hidden in footer for hidden in _HIDDEN):
             raise Unfit("unsafe_type", "the schema has Arrow extension types; write the file with plain types")
+        try:
+            self._layout = layout(footer, size)
+        except Malformed as error:
+            raise Unreadable(f"not a Parquet file that can be read: {error}") from error
         file.seek(0)
+        self._watched = Watched(file)
         try:
             self.file = pq.ParquetFile(
-                file,
+                self._watched,
                 pre_buffer=False,
                 buffer_size=1 << 20,
                 arrow_extensions_enabled=False,
                 page_checksum_verification=True,
             )
-        except pa.ArrowException as error:
+            str(self.file.schema_arrow)  # every name in it, nested ones too
+        except (pa.ArrowException, UnicodeDecodeError) as error:
             raise Unreadable(f"not a Parquet file: {error}") from error
         except OSError as error:
             raise _unless_io(error, Unreadable(f"not a Parquet file: {error}")) from error
-        self.raw = file
-        self.groups: int = self.file.metadata.num_row_groups
         names = self.file.schema_arrow.names
         if len(set(names)) < len(names):
             raise Unreadable("two columns have the same name")
+        padding = sum(_padding(kind) for kind in self.file.schema_arrow.types)
+        if padding > MOST:
+            raise Unreadable(f"its lists of fixed length take {padding} bytes a row, at most {MOST}")
+        self._at_once = max(1, min(BATCH_ROWS, USUAL // max(1, padding)))
 
-    def rows(self, group: int) -> int:
-        count: int = self.file.metadata.row_group(group).num_rows
-        return count
-
-    def sizes(self) -> list[int]:
-        """Compressed bytes by row group."""
-        groups = (self.file.metadata.row_group(g) for g in range(self.groups))
-        return [sum(g.column(c).total_compressed_size for c in range(g.num_columns)) for g in groups]
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        return self._layout.groups
 
     def batches(self, group: int) -> Iterator[pa.RecordBatch]:
-        """The rows of one row group, few at a time. Raises Unfit where it breaks."""
-        try:
-            yield from self.file.iter_batches(self._batch_rows(group), row_groups=[group], use_threads=False)
-        except pa.ArrowException as error:
-            raise Unfit("bad_row_group", f"row group {group}: {error}") from error
-        except OSError as error:
-            raise _unless_io(error, Unfit("bad_row_group", f"row group {group}: {error}")) from error
+        """The rows of one row group, few at a time, dictionaries as their values, so that what a batch says to be its
+        size is. Raises Unfit where the group breaks, or grows beyond what it can mean."""
+        done = decoded = 0
+        most = max(MOST_DECODED, MOST_RATIO * self.groups[group].size)
+        while True:
+            try:
+                for batch in self._attempt(group, done):
+                    done += batch.num_rows
+                    decoded += batch.nbytes
+                    if decoded > most:
+                        raise Unfit("too_large", f"row group {group} decodes to over {most} bytes")
+                    yield batch
+                if done < (stated := self.groups[group].rows):
+                    raise Unfit("bad_row_group", f"row group {group}: {done} of {stated} rows are there")
+                return
+            except TooMuch:
+                if self._at_once == 1:
+                    raise
+                self._at_once = max(1, self._at_once // _FEWER)
+            except pa.ArrowException as error:
+                raise Unfit("bad_row_group", f"row group {group}: {error}") from error
+            except OSError as error:
+                raise _unless_io(error, Unfit("bad_row_group", f"row group {group}: {error}")) from error
 
-    def _batch_rows(self, group: int) -> int:
-        """Rows decoded at once, so that they take at most about _EXPANDED bytes however they are encoded."""
-        meta = self.file.metadata.row_group(group)
-        largest = sum(self._largest_value(meta.column(c)) for c in range(meta.num_columns))
-        return min(BATCH_ROWS, max(1, _EXPANDED // max(1, largest)))
+    def _attempt(self, group: int, skip: int) -> Iterator[pa.RecordBatch]:
+        """The rows after the first `skip` ones."""
+        if self.groups[group].rows == 0:  # what else is said of such a group may mean nothing
+            return
+        self._watched.expect(self._layout.columns, self.groups[group].chunks, self._at_once)
+        for batch in self.file.iter_batches(self._at_once, row_groups=[group], use_threads=False):
+            self._watched.taken()
+            if skip < batch.num_rows:
+                columns = [_plain(column) for column in batch.slice(skip).columns]
+                yield pa.RecordBatch.from_arrays(columns, batch.schema.names)
+            skip = max(0, skip - batch.num_rows)
 
-    def _largest_value(self, column: pq.ColumnChunkMetaData) -> int:
-        """A bound on one repeated value: the dictionary's size, or the whole chunk where values share prefixes."""
-        if column.physical_type not in ("BYTE_ARRAY", "FIXED_LEN_BYTE_ARRAY"):
-            return 8
-        if "DELTA_BYTE_ARRAY" in column.encodings:
-            return int(column.total_uncompressed_size)
-        self.raw.seek(column.dictionary_page_offset or column.data_page_offset)
-        kind, size = _page_header(self.raw.read(_PAGE_HEADER))
-        return size if kind == _DICTIONARY_PAGE else 8
+
+def _plain(column: pa.Array) -> pa.Array:
+    return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
+
+
+def _padding(kind: pa.DataType, times: int = 0) -> int:
+    """Bytes that a row of this type may take without having been written: a null list of fixed length is not empty."""
+    if pa.types.is_fixed_size_list(kind):
+        return _padding(kind.value_type, max(1, times) * kind.list_size)
+    if kind.num_fields:
+        return sum(_padding(kind.field(number).type, times) for number in range(kind.num_fields))
+    return times * max(_WIDTH, kind.byte_width if pa.types.is_fixed_size_binary(kind) else 0)
 
 
 def _unless_io(error: OSError, otherwise: Exception) -> Exception:
     """Arrow reports bad data as a bare OSError; one with an errno, or of a subclass, comes from the file or network."""
     return otherwise if type(error) is OSError and error.errno is None else error
-
-
-def _page_header(header: bytes) -> tuple[int, int]:
-    """Type and uncompressed size of a page: the first two fields of its header, in Thrift's compact protocol."""
-    values: list[int] = []
-    at = 0
-    while len(values) < 2 and at < len(header) and header[at] == _NEXT_I32:
-        value, shift, at = 0, 0, at + 1
-        while at < len(header):
-            value |= (header[at] & 127) << shift
-            shift, at = shift + 7, at + 1
-            if header[at - 1] < 128:
-                break
-        values.append(value >> 1)  # zigzag
-    return (values[0], values[1]) if len(values) == 2 else (_DICTIONARY_PAGE, _EXPANDED)  # odd: expect the worst

@@ -21,6 +21,7 @@ from operators.read.streams import CHUNK, BrokenStream, Raw, check_magic, decode
 
 _BOM = b"\xef\xbb\xbf"
 _DETAIL = 80
+MOST_KEYS = 1000  # of a line
 
 
 class _Line(NamedTuple):
@@ -77,6 +78,9 @@ def _lines(span: Span, raw: Raw, rows: Rows) -> Iterator[_Line]:
                 held, length = [following], len(following)
     except BrokenStream as error:
         rows.bad(at, -1, "truncated_stream", str(error))
+        return
+    except Unfit as error:
+        rows.bad(at, -1, error.reason, str(error))
         return
     if length and not skipping:
         yield _Line(at, b"".join(held) if length <= LIMIT else None, length)
@@ -159,6 +163,8 @@ def _parse(data: bytes) -> dict[str, Any]:
         raise _diagnosed(data, error) from error
     if not isinstance(values, dict):
         raise Unfit("not_an_object", type(values).__name__)
+    if len(values) > MOST_KEYS:
+        raise Unfit("too_large", f"{len(values)} keys, at most {MOST_KEYS}")
     return values
 
 

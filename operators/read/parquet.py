@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from operators.document import SCHEMA, utf8, with_columns
+from operators.document import SCHEMA, utf8
 from operators.read.footer import Footer
-from operators.read.rows import passed_name, quarantine
+from operators.read.rows import joined_columns, passed_name, quarantine
 from operators.read.span import (
     BATCH_BYTES,
     BATCH_ROWS,
@@ -37,11 +37,10 @@ def cut_parquet(span: Span, file: BinaryIO, target: int, fields: Fields) -> tupl
     try:
         footer = Footer(file)
         _Shape(span, fields, footer.file.schema_arrow)
-        sizes = footer.sizes()
     except Unfit:  # reading quarantines it
         return [0], [size]
     starts, grouped = [0], [0]
-    for group, bytes_ in enumerate(sizes):
+    for group, bytes_ in enumerate(g.size for g in footer.groups):
         if grouped[-1] and grouped[-1] + bytes_ > target:
             starts.append(group)
             grouped.append(0)
@@ -59,10 +58,10 @@ def read_parquet(span: Span, file: BinaryIO, fields: Fields) -> Iterator[Batch]:
         yield _lost(span, 0, -1, error.reason, str(error))
         return
     shape = _Shape(span, fields, footer.file.schema_arrow)
-    last = footer.groups if span.end < 0 else span.end
-    row = sum(footer.rows(g) for g in range(span.start))
+    last = len(footer.groups) if span.end < 0 else span.end
+    row = sum(g.rows for g in footer.groups[: span.start])
     for group in range(span.start, last):
-        end = row + footer.rows(group)
+        end = row + footer.groups[group].rows
         held: list[pa.RecordBatch] = []
         bytes_held = 0
         broken: Unfit | None = None
@@ -128,7 +127,7 @@ class _Shape:
     def _batch(self, table: pa.Table, row: int) -> Batch:
         rel = self._span.rel
         numbers = np.arange(row, row + table.num_rows)
-        table = pa.table({field.name: _as_plain(table[field.name]) for field in table.schema}).combine_chunks()
+        table = table.combine_chunks()
         valid = _valid(table)
         bad = [(fallback_id(rel, r), rel, r, 1, "invalid_utf8", "") for r in numbers[~valid].tolist()]
         if bad:
@@ -181,15 +180,11 @@ class _Shape:
             if name in self._from:
                 columns[name] = pc.coalesce(_within(table[name], dtype), columns[name])
         docs = pa.table(columns, schema=SCHEMA)
-        return with_columns(docs, {ours: table[theirs] for theirs, ours in self._passed.items()})
+        return joined_columns(docs, {ours: table[theirs] for theirs, ours in self._passed.items()})
 
 
 def _plain(dtype: pa.DataType) -> pa.DataType:
     return dtype.value_type if pa.types.is_dictionary(dtype) else dtype
-
-
-def _as_plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
 
 
 def _is_text(dtype: pa.DataType) -> bool:

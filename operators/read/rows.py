@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import pyarrow as pa
 
 from operators.document import DROP, SCHEMA
 from operators.phases import VERDICT
-from operators.read.span import BATCH_BYTES, BATCH_ROWS, QUARANTINE, Batch, Span, fallback_id
+from operators.read.span import BATCH_BYTES, BATCH_ROWS, MOST_COLUMNS, QUARANTINE, Batch, ReadError, Span, fallback_id
 
 ADDED = ("title", "decode_errors", "normalized_chars", "language", "language_score", "input_ids", "tokens")
 INTERNAL = frozenset([*SCHEMA.names, *DROP.names, *VERDICT.names, *ADDED, "key", "chars", "row"])
@@ -49,6 +50,7 @@ class Rows:
     def __init__(self, span: Span) -> None:
         self._span = span
         self.rel = span.rel
+        self._names: set[str] = set()
         self._start()
 
     def _start(self) -> None:
@@ -59,7 +61,10 @@ class Rows:
         self._bytes = 0
 
     def add(self, doc: Doc, provenance: Provenance | None = None, extras: dict[str, str | None] | None = None) -> None:
-        """A document; `provenance` where the row itself states it."""
+        """A document; `provenance` where the row itself states it. Raises ReadError where names never end."""
+        self._names.update(extras or ())
+        if len(self._names) > MOST_COLUMNS:
+            raise ReadError(f"{self.rel}: more than {MOST_COLUMNS} different keys, each of which would be a column")
         row = len(self._docs)
         self._docs.append(doc)
         self._provenance.append(provenance or (self._span.source, self._span.priority, self._span.weight))
@@ -90,13 +95,20 @@ class Rows:
         docs = pa.Table.from_arrays(
             [pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=True)], schema=SCHEMA
         )
+        extras = {}
         for name in sorted(self._extras):
             values = self._extras[name]
             values.extend([None] * (docs.num_rows - len(values)))
-            docs = docs.append_column(name, pa.array(values, pa.string()))
+            extras[name] = pa.array(values, pa.string())
+        docs = joined_columns(docs, extras)
         batch = Batch(docs, quarantine(self._bad))
         self._start()
         return batch
+
+
+def joined_columns(docs: pa.Table, extras: Mapping[str, pa.Array | pa.ChunkedArray]) -> pa.Table:
+    """The table with all of `extras` after its own columns, in one go: there may be thousands."""
+    return pa.table({**dict(zip(docs.column_names, docs.columns, strict=True)), **extras})
 
 
 def quarantine(rows: list[tuple[str, str, int, int, str, str | None]]) -> pa.Table:

@@ -26,6 +26,9 @@ QUARANTINE = pa.schema(
     ]
 )
 LIMIT = 64 << 20  # bytes of one document, line or record's content; more is quarantined unread
+MOST_RATIO = 1000  # decoded bytes a byte of a compressed file or row group, beyond MOST_DECODED: no text is like that
+MOST_DECODED = 1 << 30
+MOST_COLUMNS = 4096  # of a table, or keys of the lines of a file
 BATCH_BYTES = 32 << 20
 BATCH_ROWS = 2000
 

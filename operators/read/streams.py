@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 import zstandard
 
-from operators.read.span import Unreadable
+from operators.read.span import MOST_DECODED, MOST_RATIO, Unfit, Unreadable
 
 CHUNK = 1 << 20
 GZIP_MAGIC = b"\x1f\x8b\x08"
@@ -118,16 +118,30 @@ _DECODERS: dict[str, tuple[Decoder, bytes]] = {"gz": (inflate, GZIP_MAGIC), "zst
 
 
 def decoded(raw: Raw, codec: str | None) -> Iterator[bytes]:
-    """The whole content of a file in pieces: all members or frames, one after the other. May raise BrokenStream."""
-    at = 0
+    """The whole content of a file in pieces: all members or frames, one after the other.
+
+    Raises BrokenStream, and Unfit for a file that decodes to more than it can mean.
+    """
+    at = decoded_bytes = 0
     if codec is None:
         while piece := raw.read(at, CHUNK):
             yield piece
             at += len(piece)
         return
     decoder, _ = _DECODERS[codec]
+    most = max(MOST_DECODED, MOST_RATIO * raw.size)
     while at < raw.size:
-        at = yield from decoder(raw, at)
+        pieces = decoder(raw, at)
+        while True:
+            try:
+                piece = next(pieces)
+            except StopIteration as end:
+                at = end.value
+                break
+            decoded_bytes += len(piece)
+            if decoded_bytes > most:
+                raise Unfit("too_large", f"{raw.size} bytes decode to over {most}")
+            yield piece
 
 
 def check_magic(raw: Raw, codec: str | None) -> None:

@@ -13,12 +13,14 @@ from __future__ import annotations
 import base64
 import binascii
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol
 
 import numpy as np
 import orjson
+import re2
 import sentencepiece
 import tiktoken
 import tokenizers
@@ -119,6 +121,7 @@ class Tiktoken:
                 raise ValueError(f"line {number} is not `base64 rank`") from error
         if not ranks:
             raise ValueError("it is empty")
+        _check_pattern(pattern)
         self._special = special or {EOS[0]: max(ranks.values()) + 1}
         self._encoding = tiktoken.Encoding(
             "corpus", pat_str=pattern, mergeable_ranks=ranks, special_tokens=self._special
@@ -145,6 +148,23 @@ class Tiktoken:
 
     def decode(self, ids: Sequence[int]) -> str:
         return self._encoding.decode(list(ids))
+
+
+def _check_pattern(pattern: str) -> None:
+    """ValueError for a pattern that could take for ever on some text, or that matches nothing at all.
+
+    Patterns without look-around run in linear time, and so do the published ones, whose only look-ahead is the branch
+    `\\s+(?!\\S)`. RE2 takes exactly the former. Possessive repeats change what matches, not how long it takes.
+    """
+    plain = re.sub(r"(?<=[+*?}])\+", "", pattern.replace(r"|\s+(?!\S)", "").replace(r"|\s+$", ""))
+    options = re2.Options()
+    options.log_errors = False
+    try:
+        found = re2.compile(plain, options)
+    except re2.error as error:
+        raise ValueError(f"pattern: {pattern!r} is no pattern of linear time: {error}") from error
+    if found.fullmatch(""):
+        raise ValueError(f"pattern: {pattern!r} matches nothing at all, so it does not split text")
 
 
 class SentencePiece:

@@ -218,6 +218,8 @@ def test_large_vocabulary_takes_four_bytes(tmp_path: Path) -> None:
         ({"name": "train:bpe", "vocab": 10}, "greater than or equal to 300"),
         ({"name": "tiktoken:{tiktoken}"}, "needs the pattern"),
         ({"name": "tiktoken:{tiktoken}", "pattern": "("}, "not a tiktoken tokenizer"),
+        ({"name": "tiktoken:{tiktoken}", "pattern": r"(?:(?:a+)+b)(?!\S)|."}, "no pattern of linear time"),
+        ({"name": "tiktoken:{tiktoken}", "pattern": "a*"}, "matches nothing at all"),
         ({"name": "tiktoken:{hf}", "pattern": "."}, "line 1 is not `base64 rank`"),
         ({"name": "sentencepiece:{hf}"}, "not a sentencepiece tokenizer"),
         ({"name": "hf:{tiktoken}"}, "not a hf tokenizer"),
