@@ -106,7 +106,10 @@ def prepare(
     inputs, ignored = snapshot(recipe)
     if isinstance(stage, TokenStage) and not stage.steps and set(recipe.shards.formats) != {"parquet"}:
         raise located(("shards", "formats"), f"without a tokenizer only parquet, got {recipe.shards.formats}")
-    parent = commit.head(store)
+    try:
+        parent = commit.head(store)
+    except StorageError as error:
+        raise located(("output",), str(error)) from error
     stage = with_tombstones(stage, parent)
     if limit is not None:
         stage = _sampled(stage, limit)

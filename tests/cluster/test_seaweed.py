@@ -44,7 +44,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 def client(**given: Any) -> Any:
     config = botocore.config.Config(s3={"addressing_style": "path"}, retries={"total_max_attempts": 1})
-    return boto3.client("s3", config=config, **given)
+    return boto3.session.Session().client("s3", config=config, **given)  # the default one remembers keys
 
 
 def client_with_keys(endpoint: Endpoint, access_key: str, secret_key: str) -> Any:

@@ -17,6 +17,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cluster.units import peak_rss_bytes
 from operators.read.reader import cut, read
 from operators.read.span import Fields, ReadError
 from tests.operators.read.archives import opened, whole
@@ -92,7 +93,7 @@ def main(seed: int, count: int, folder: Path) -> None:
                     found.update(batch.quarantined["reason"].to_pylist())
         except ReadError:
             found["refused"] += 1
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+    peak = peak_rss_bytes() >> 20
     print(json.dumps({**found, "peak_mib": peak}), flush=True)  # noqa: T201
 
 

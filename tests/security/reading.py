@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+from cluster.units import peak_rss_bytes
 from operators.read.reader import read
 from operators.read.span import Fields
 from tests.operators.read.archives import opened, whole
@@ -28,7 +29,7 @@ def main(mebibytes: int, files: list[str]) -> None:
             reasons.update(batch.quarantined["reason"].to_pylist())
         told = {"file": Path(file).name, "documents": documents, "reasons": reasons}
         told |= {"cpu": round(time.process_time() - began, 2)}
-        told |= {"peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10}
+        told |= {"peak_mib": peak_rss_bytes() >> 20}
         print(json.dumps(told), flush=True)  # noqa: T201
 
 
