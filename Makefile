@@ -3,11 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo demo-s3 test lint bench peers test-readers lock clean
+.PHONY: install demo demo-s3 test lint bench soak peers test-readers lock clean
 
 install: $(VENV)/.installed
 
 # The second lock holds the official readers that tests open shards with; their own dependencies (torch) stay out.
+# Compiled here, once: a session of Ray is a dozen processes, and where PYTHONDONTWRITEBYTECODE is set, as in many
+# containers, each of them would compile all that it imports, every time (27 s to start instead of 13).
 $(VENV)/.installed: requirements.lock requirements-without-deps.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' \
 	  || { echo "Python 3.11 to 3.13 is needed: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
@@ -16,6 +18,7 @@ $(VENV)/.installed: requirements.lock requirements-without-deps.lock pyproject.t
 	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --require-hashes -r requirements.lock
 	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --require-hashes --no-deps -r requirements-without-deps.lock
 	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps --no-build-isolation --editable .
+	$(BIN)/python -m compileall -q -j 0 $(VENV)/lib >/dev/null || true  # some packages hold files for other Pythons
 	touch $@
 
 demo: install
@@ -32,9 +35,12 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-# Not in CI: measure, make the peers' golden files again, open shards with readers that need torch.
+# Not in CI: measure, crash and size series, make the peers' golden files again, open shards with readers that need torch.
 bench: install
 	$(BIN)/python -m benchmarks
+
+soak: install
+	$(BIN)/python -m pytest tests/soak
 
 peers: install .venv-peers/.installed
 	.venv-peers/bin/python tests/peers/datatrove_filters.py

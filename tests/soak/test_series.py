@@ -1,0 +1,96 @@
+"""The long crash series: the seeds that `make test` has no time for."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+from collections import Counter
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster.seaweed import Endpoint
+from tests.cluster.test_commit_faults import SEEDS as LOG_SEEDS
+from tests.cluster.test_exchange_faults import SEEDS as SHUFFLE_SEEDS
+from tests.soak import log, shuffle
+from tests.soak.building import PATIENCE, Ground, run_series, site
+from tests.soak.checks import check_corpus, check_interrupted
+from tests.soak.mortal import DONE, run_together
+from tests.soak.places import KINDS, place
+from tests.workflows.test_crash import SEEDS as BUILD_SEEDS
+
+SEEDS = 40  # of the log, and as many of the shuffle, with those of `make test`
+BUILDS: dict[str, list[list[str]]] = {
+    "local": [["driver", "worker"], ["driver", "driver", "worker"], ["clock", "worker"], ["boot"], ["boot", "worker"]],
+    "s3": [["driver", "worker"], ["server", "server"], ["driver", "server", "worker"], ["worker", "worker"]],
+    "faulty s3": [["worker"], ["driver"], ["server", "driver"]],
+}
+MORE_BUILDS = [(kind, kinds) for kind, several in BUILDS.items() for kinds in several]
+
+
+def more(done: list[tuple[str, int]]) -> list[tuple[str, int]]:
+    """The seeds up to SEEDS that are not done elsewhere, each with a kind of place in turn."""
+    return [(KINDS[seed % len(KINDS)], seed) for seed in range(len(done), SEEDS)]
+
+
+@pytest.mark.parametrize(("kind", "seed"), more(LOG_SEEDS))
+def test_builds_killed_while_they_commit_end_up_in_the_log_once_each(
+    kind: str, seed: int, tmp_path: Path, seaweed: Endpoint, tally: Counter[Any]
+) -> None:
+    with place(kind, f"soak-log-{seed}", tmp_path, seaweed, seed) as there:
+        tally.update(log.run_series(there, seed))
+    tally[kind] += 1
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, seaweed: Endpoint) -> list[dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    with place("local", "undisturbed", folder, seaweed) as there:
+        assert run_together(there, shuffle.work_through, [(0, folder / "told")], [None]) == [DONE]
+        return shuffle.committed_files(there.store)
+
+
+@pytest.mark.parametrize(("kind", "seed"), more(SHUFFLE_SEEDS))
+def test_a_shuffle_whose_workers_are_killed_ends_with_the_same_files(
+    kind: str, seed: int, tmp_path: Path, seaweed: Endpoint, undisturbed: list[dict[str, Any]], tally: Counter[Any]
+) -> None:
+    with place(kind, f"soak-shuffle-{seed}", tmp_path, seaweed, seed) as there:
+        tally.update(shuffle.run_series(there, seed))
+        assert shuffle.committed_files(there.store) == undisturbed
+    tally[kind] += 1
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    ("kind", "seed", "kinds"), [(kind, seed, kinds) for seed, (kind, kinds) in enumerate(MORE_BUILDS, len(BUILD_SEEDS))]
+)
+def test_a_disturbed_build_ends_with_the_shards_of_one_that_nobody_disturbed(
+    kind: str, seed: int, kinds: list[str], on: Ground, tally: Counter[Any]
+) -> None:
+    tally.update(run_series(on, kind, seed, kinds))
+    tally[kind] += 1
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small file system")
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_build_on_a_full_disk_fails_by_name_and_goes_on_when_there_is_room(
+    seed: int, on: Ground, tally: Counter[Any]
+) -> None:
+    with site("local", seed, on) as there, ExitStack() as stack:
+        folder = Path(there.place.url)
+        folder.mkdir()
+        size = random.Random(seed).randrange(100_000, 600_000)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], check=True)
+        stack.callback(subprocess.run, ["umount", "--lazy", folder], check=True)
+        _, told = (process := there.start()).communicate(timeout=PATIENCE)
+        assert (process.returncode, b"No space left on device" in told) == (1, True), told.decode()
+        there.check(check_interrupted)
+        subprocess.run(["mount", "-o", "remount,size=50m", folder], check=True)
+        _, told = (process := there.start()).communicate(timeout=PATIENCE)
+        assert process.returncode == 0, told.decode()
+        there.check(check_corpus, on.expected)
+    tally["full disk"] += 1
