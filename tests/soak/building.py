@@ -39,7 +39,7 @@ SETTINGS: dict[str, Any] = {
 FAULT_RATE = 0.03
 RAY_LATE = b"node timed out during startup"
 PATIENCE = 240.0
-LOOK_SECONDS = 0.005
+LOOK_SECONDS = 0.03
 RESTARTS = 3  # of a build whose store was away for longer than it waits
 DECADE = 10 * 365 * 86400
 # In a name space of clocks where the machine started 300 days earlier.
@@ -66,12 +66,10 @@ def draw(chance: random.Random, kinds: Sequence[str]) -> list[Disturbance]:
 
 @dataclass(frozen=True)
 class Ground:
-    """What the builds of a run share: an S3 server, inputs by kind of place, a folder for the code that Python compiles
-    (each of a build's dozen processes would compile all that it imports), and the shards of an undisturbed build."""
+    """What the builds of a run share: an S3 server, inputs by kind of place, and the shards of an undisturbed build."""
 
     server: Server
     inputs: dict[str, str]
-    compiled: Path
     expected: list[tuple[str, str]]
 
 
@@ -83,7 +81,7 @@ def ground(folder: Path, sample: Path) -> Iterator[Ground]:
     try:
         lay_out_inputs(folder / "in", sample)
         inputs = {"local": str(folder / "in"), "s3": f"s3://{BUCKET}/in", "faulty s3": f"s3://{BUCKET}/in"}
-        on = Ground(server, inputs, folder / "compiled", [])
+        on = Ground(server, inputs, [])
         with site("local", 0, on) as there:
             run_disturbed(there, [], random.Random(0))
             there.check(tell_hashes, folder / "hashes.json")
@@ -114,14 +112,12 @@ class Site:
 
     def start(self, before: Sequence[str] = ()) -> subprocess.Popen[bytes]:
         """Run `corpusmill build`, behind the words of `before`."""
-        environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-        environment |= {"TMPDIR": str(self.place.folder), "PYTHONPYCACHEPREFIX": str(self.on.compiled)}
         return subprocess.Popen(
             [*before, COMMAND, "build", self.recipe, "--json"],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             start_new_session=True,
-            env=environment | dict(self.place.environment),
+            env=os.environ | dict(self.place.environment) | {"TMPDIR": str(self.place.folder)},
         )
 
     def writes(self, stage: str) -> int:

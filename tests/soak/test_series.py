@@ -25,7 +25,7 @@ from tests.workflows.test_crash import SEEDS as BUILD_SEEDS
 SEEDS = 40  # of the log, and as many of the shuffle, with those of `make test`
 BUILDS: dict[str, list[list[str]]] = {
     "local": [["driver", "worker"], ["driver", "driver", "worker"], ["clock", "worker"], ["boot"], ["boot", "worker"]],
-    "s3": [["driver", "worker"], ["server", "server"], ["driver", "server", "worker"], ["worker", "worker"]],
+    "s3": [["driver", "worker"], ["server", "driver"], ["driver", "server", "worker"], ["worker", "worker"]],
     "faulty s3": [["worker"], ["driver"], ["server", "driver"]],
 }
 MORE_BUILDS = [(kind, kinds) for kind, several in BUILDS.items() for kinds in several]

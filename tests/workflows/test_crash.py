@@ -14,11 +14,11 @@ from tests.soak.building import Ground, ground, run_series
 
 SEEDS = [
     ("local", 0, ["worker", "worker"]),
-    ("local", 1, ["driver"]),
-    ("local", 2, ["clock"]),
+    ("local", 1, ["clock"]),
+    ("local", 2, ["worker"]),
     ("s3", 3, ["worker", "server"]),
     ("s3", 4, ["driver"]),
-    ("s3", 5, ["server", "driver"]),
+    ("s3", 5, ["server"]),
 ]
 
 
