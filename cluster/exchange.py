@@ -18,10 +18,13 @@ from numpy.typing import NDArray
 from cluster.storage import Store
 
 READERS = 16
+MOST_MAPPED = 16_384  # files of a partition; a process may have four times as many mappings (vm.max_map_count)
 
 
 def write_partitions(store: Store, key: str, table: pa.Table, partition: NDArray[np.int64], partitions: int) -> None:
     """Write `table` as one Arrow file of `partitions` record batches; row i goes into batch `partition[i]`."""
+    if partitions <= 1 << 16:  # NumPy sorts these by radix
+        partition = partition.astype(np.uint16)
     order = np.argsort(partition, kind="stable")
     bounds = np.searchsorted(partition[order], np.arange(partitions + 1))
     with _written(store, key, table.schema) as out:
@@ -55,7 +58,8 @@ def open_partition(store: Store, keys: Sequence[str], p: int) -> Iterator[pa.Tab
     """The rows of partition `p` from the files at `keys`, in the order of `keys`; local files are mapped."""
 
     def batch(key: str) -> pa.Table:
-        with store.open(key) as file:  # what is mapped stays so while the table is used
+        with store.open(key) as opened:  # what is mapped stays so while the table is used
+            file = opened if len(keys) <= MOST_MAPPED else pa.PythonFile(opened, mode="r")  # reads a copy
             return pa.Table.from_batches([pa.ipc.open_file(file).get_batch(p)])
 
     with ThreadPoolExecutor(READERS) as pool:  # in object storage each read waits for an answer

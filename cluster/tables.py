@@ -11,13 +11,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cluster.cuts import PREFIX, cut
 from cluster.storage import Store
 
 FILE_BYTES = 64 << 20  # of tables in memory
 
 Entry = dict[str, Any]
 """A file as a manifest names it: {path, rows, bytes, sha256, over}. `over` is the entry of the file whose rows this
-one selects by its column `row`, adding columns: verdicts and ranks are written without copying the text."""
+one selects by its column `row`, adding columns, and cutting the text where it has columns of cuts: verdicts and ranks
+are written without copying the text."""
 
 
 class TableWriter:
@@ -120,7 +122,9 @@ def iterate_entry(store: Store, entry: Entry, columns: Sequence[str] | None = No
         return
     with store.open(entry["path"]) as source, _parquet(source) as file:
         layer = file.read()
-    extra = [name for name in layer.column_names if name != "row" and (columns is None or name in columns)]
+    cutting = [name for name in layer.column_names if name.startswith(PREFIX)]
+    own = [name for name in layer.column_names if name != "row" and name not in cutting]
+    extra = [name for name in own if columns is None or name in columns]
     below = None if columns is None else [c for c in columns if c not in extra] or ["id"]
     rows = layer["row"].to_numpy()
     start = 0
@@ -131,5 +135,8 @@ def iterate_entry(store: Store, entry: Entry, columns: Sequence[str] | None = No
             column = layer[name].slice(first, last - first)
             at = taken.schema.get_field_index(name)
             taken = taken.append_column(name, column) if at < 0 else taken.set_column(at, name, column)
+        for name in cutting if "text" in taken.column_names else ():
+            text = cut(taken["text"], layer[name].slice(first, last - first))
+            taken = taken.set_column(taken.schema.get_field_index("text"), "text", text)
         yield taken if columns is None else taken.select([c for c in taken.column_names if c in columns])
         start += table.num_rows

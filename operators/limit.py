@@ -11,7 +11,7 @@ from pydantic import Field
 
 from operators.document import parameters
 from operators.hashes import xxh3_64
-from operators.phases import DOCUMENTS, GlobalOperator, Phase
+from operators.phases import DOCUMENTS, MEMORY, GlobalOperator, Phase
 
 
 @parameters
@@ -30,8 +30,8 @@ class Limit(GlobalOperator):
     def adds(self) -> tuple[str, ...]:
         return ()
 
-    def phases(self, _rows: int) -> Sequence[Phase]:
-        return (Phase("sample", {DOCUMENTS: self._hashed}, self._verdicts),)
+    def phases(self, _rows: int, _memory: int = MEMORY) -> Sequence[Phase]:
+        return (Phase("sample", {DOCUMENTS: self._hashed}, self._verdicts, partitions=1),)
 
     def _hashed(self, docs: pa.Table) -> pa.Table:
         hashes = xxh3_64(docs["id"])

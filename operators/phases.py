@@ -9,6 +9,13 @@ and nothing may depend on how documents were cut into units.
 Documents are named by `doc`, a uint64 made of the unit's number (upper 32 bits) and the row in it (lower 32):
 short, without collisions, and it says where a verdict has to go. Ties break on the full `id`.
 
+A map over the documents may be given what an earlier phase found out: `own`, the rows with a `doc` of the unit at
+hand, and `whole`, small tables that every worker can hold. A fold goes through all that a phase returned in one place,
+a table at a time.
+
+A verdict drops a document, or cuts byte ranges out of its text, or only adds columns to it. Operators that come later
+see the text as it was cut.
+
 An operator may remember: a phase's `remember` makes from what its map made of the documents, and from the verdicts,
 rows for an index that is kept with the build. In later builds the reduce of that phase is given those of them whose
 keys it has, as the source HISTORY.
@@ -16,7 +23,7 @@ keys it has, as the source HISTORY.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -28,6 +35,10 @@ from numpy.typing import NDArray
 DOCUMENTS = "documents"
 HISTORY = "history"
 PUBLISHED = "published"  # `drop_detail` of a duplicate of what an earlier build remembers
+PUBLISHED_NUMBER = np.uint64(1 << 63)  # and above: names of published documents beside `doc`, which never gets there
+CUTS = "cuts"  # column of verdicts: [start, end, start, end, ...] in bytes, ascending, disjoint, between characters
+MEMORY = 2 << 30  # bytes that one process may take, where the recipe does not say
+SHARE = 8  # of that goes to the rows of one partition: sorted copies and what is made of them take the rest
 VERDICT = pa.schema(
     [
         pa.field("doc", pa.uint64()),
@@ -40,35 +51,59 @@ VERDICT = pa.schema(
         pa.field("cluster_size", pa.int64()),
     ]
 )
+Rows = Mapping[str, pa.Table]
 
 
 @dataclass(frozen=True)
 class Phase:
     """One shuffle: `maps` by source name, then `reduce` by partition.
 
-    `remember` is given the rows that the map over DOCUMENTS made of one unit, and of the same unit `doc`, `id`,
-    `keeper` (id of the document that stands for it, often its own) and `published` (the keeper is an earlier build's).
-    It returns rows with a uint64 `key` that name documents by what is the same in every build, never by `doc`; equal
-    rows count once. Where the operator `recalls`, the reduce finds the remembered rows whose `key` occurs in its
-    partition under HISTORY, which is absent when there are none.
+    `bytes` estimates what its rows take in memory, from which follows the number of partitions, unless `partitions`
+    fixes it. The map over DOCUMENTS is called with one unit of them and, as further arguments, its rows of the earlier
+    phase `own` and the output of each phase of `whole`.
+
+    `remember` is given the rows that the map over DOCUMENTS made of one unit (none where there is no such map), and of
+    the unit's documents that the operator saw `doc`, `id`, `keeper` (id of the document that stands for it, often its
+    own) and `published` (the keeper is an earlier build's). It returns rows with a uint64 `key` that name documents by
+    what is the same in every build, never by `doc`; equal rows count once. Where the operator `recalls`, the reduce
+    finds the remembered rows whose `key` occurs in its partition under HISTORY, which is absent when there are none.
     """
 
     name: str
-    maps: Mapping[str, Callable[[pa.Table], pa.Table]]
-    reduce: Callable[[Mapping[str, pa.Table]], pa.Table]
-    partitions: int = 1
-    remember: Callable[[pa.Table, pa.Table], pa.Table] | None = None
+    maps: Mapping[str, Callable[..., pa.Table]]
+    reduce: Callable[[Rows], pa.Table]
+    bytes: int = 0
+    partitions: int | None = None
+    own: str | None = None
+    whole: tuple[str, ...] = ()
+    remember: Callable[[pa.Table | None, pa.Table], pa.Table] | None = None
+
+    def partitions_in(self, memory: int) -> int:
+        """The number of partitions where a process may take `memory` bytes."""
+        return self.partitions or max(1, -(-self.bytes * SHARE // memory))
+
+
+@dataclass(frozen=True)
+class Fold:
+    """All that phase `source` returned, in one process: `fold` gets its tables, to be gone through as often as needed,
+    and the number of documents in each unit; it yields tables of bounded size, at least one. `bytes` estimates what it holds."""
+
+    name: str
+    source: str
+    fold: Callable[[Iterable[pa.Table], Sequence[int]], Iterator[pa.Table]]
+    bytes: int = 0
 
 
 class GlobalOperator:
-    """Base of operators over the whole dataset. The last phase's reduce returns rows of VERDICT (at most one a
-    document, in any order; extra columns are allowed and join the document). Documents without a verdict stay."""
+    """Base of operators over the whole dataset. What comes last returns rows of VERDICT (at most one a document, in any
+    order, columns may be missing; CUTS may be added, and extra columns, which join the document). Documents without a
+    verdict stay."""
 
     name: ClassVar[str]
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """Columns of the documents that the first phase's map reads, beside `id` and `doc`."""
+        """Columns of the documents that maps read, beside `id` and `doc`."""
         return ("text",)
 
     @property
@@ -80,8 +115,9 @@ class GlobalOperator:
         """Whether this build is compared with what earlier ones remember."""
         return False
 
-    def phases(self, rows: int) -> Sequence[Phase]:
-        """The phases, sized for about `rows` documents; the count of partitions may never change the verdicts."""
+    def phases(self, rows: int, memory: int = MEMORY) -> Sequence[Phase | Fold]:
+        """The phases, sized for about `rows` documents and processes of `memory` bytes; neither may change the
+        verdicts."""
         raise NotImplementedError
 
 
@@ -100,12 +136,16 @@ def run_in_memory(operator: GlobalOperator, units: Sequence[pa.Table], history: 
     outputs: dict[str, list[pa.Table]] = {DOCUMENTS: [with_doc(table, unit) for unit, table in enumerate(units)]}
     phases = operator.phases(sum(table.num_rows for table in units))
     for phase in phases:
-        mapped = {source: [function(t) for t in outputs[source]] for source, function in phase.maps.items()}
+        if isinstance(phase, Fold):
+            outputs[phase.name] = list(phase.fold(outputs[phase.source], [table.num_rows for table in units]))
+            continue
+        mapped = {source: _mapped(phase, source, outputs) for source in phase.maps}
         known = [index[phase.name] for index in history if operator.recalls and phase.remember]
         outputs[phase.name] = []
-        for p in range(phase.partitions):
+        partitions = phase.partitions_in(MEMORY)
+        for p in range(partitions):
             parts = {
-                source: pa.concat_tables([t.filter(partition_of(_keys(t), phase.partitions) == p) for t in tables])
+                source: pa.concat_tables([t.filter(partition_of(_keys(t), partitions) == p) for t in tables])
                 for source, tables in mapped.items()
             }
             keys = distinct_keys(parts)
@@ -115,20 +155,33 @@ def run_in_memory(operator: GlobalOperator, units: Sequence[pa.Table], history: 
     return pa.concat_tables(outputs[phases[-1].name])
 
 
+def _mapped(phase: Phase, source: str, outputs: Mapping[str, list[pa.Table]]) -> list[pa.Table]:
+    function, tables = phase.maps[source], outputs[source]
+    if source != DOCUMENTS:
+        return [function(table) for table in tables]
+    whole = [pa.concat_tables(outputs[name]) for name in phase.whole]
+    if phase.own is None:
+        return [function(docs, *whole) for docs in tables]
+    rows = pa.concat_tables(outputs[phase.own])
+    unit = rows["doc"].to_numpy() >> np.uint64(32)
+    return [function(docs, rows.filter(pa.array(unit == number)), *whole) for number, docs in enumerate(tables)]
+
+
 def remember_in_memory(operator: GlobalOperator, units: Sequence[pa.Table], verdicts: pa.Table) -> Index:
     """What `operator` remembers of the build in which it gave these verdicts."""
-    phases = operator.phases(sum(table.num_rows for table in units))
     documents = [with_doc(table, unit) for unit, table in enumerate(units)]
-    return {
-        phase.name: pa.concat_tables(
+    index: dict[str, pa.Table] = {}
+    for phase in operator.phases(sum(table.num_rows for table in units)):
+        if isinstance(phase, Fold) or phase.remember is None:
+            continue
+        function = phase.maps.get(DOCUMENTS)
+        index[phase.name] = pa.concat_tables(
             [
-                phase.remember(phase.maps[DOCUMENTS](docs), with_keepers(docs.select(["doc", "id"]), verdicts))
+                phase.remember(function(docs) if function else None, with_keepers(docs.select(["doc", "id"]), verdicts))
                 for docs in documents
             ]
         )
-        for phase in phases
-        if phase.remember
-    }
+    return index
 
 
 def with_keepers(docs: pa.Table, verdicts: pa.Table) -> pa.Table:

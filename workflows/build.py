@@ -20,7 +20,7 @@ from cluster.storage import StorageError, Store, check_writable, open_store
 from operators.limit import Limit
 from workflows.corpus import newest_build, save_build, save_listing
 from workflows.explain import dropped_samples, quarantine_samples
-from workflows.global_stage import run_global_stage
+from workflows.global_stage import estimate, memory_of, run_global_stage
 from workflows.inputs import check_columns, snapshot
 from workflows.map_stage import check_inputs, run_map_stage
 from workflows.recipe import ParameterError, Params, Recipe, RecipeError, load_recipe, load_workflow
@@ -47,6 +47,7 @@ from workflows.stage import (
 from workflows.token_stage import run_token_stage
 
 SCHEMA_VERSION = 1
+BYTES_PER_DOCUMENT = 2000  # of input, while no stage has counted them: what `plan` says then is rough
 PACKAGES = (
     "corpusmill",
     "ray",
@@ -145,23 +146,28 @@ def _sampled(stage: Stage, limit: int) -> Stage:
 
 
 def plan(prepared: Prepared) -> dict[str, Any]:
-    """What a build would do: per stage whether it is cached, and what changed since the committed build if not."""
+    """What a build would do: per stage whether it is cached, what changed since the committed build if not, and what
+    its exchanges are expected to move and hold in memory."""
     job = prepared.job
     before = {s["name"]: s for s in _committed_stages(job.store)}
     above: Manifest | None = None
     reached = True
     stages = []
+    rows: int = sum(item["size"] for item in job.inputs) // BYTES_PER_DOCUMENT
     for stage in prepared.stage.chain():
+        rows = above["kept"] if above is not None else rows
         above = load_manifest(job.store, folder_of(stage, job), basis_of(above)) if reached else None
         reached = cached = above is not None
         line = {"name": stage.name, "fingerprint": fingerprint(stage, job), "cached": cached}
         line["operators"] = [step.name for step in stage.steps]
         line["changed"] = [] if cached else _changes(stage, job, before.get(stage.name))
+        line["exchanges"] = [] if cached else estimate(stage, job, rows)
         stages.append(line)
     return {
         "build_id": build_id(prepared),
         "inputs": {"files": len(job.inputs), "bytes": sum(item["size"] for item in job.inputs)},
         "ignored": list(prepared.ignored),
+        "memory_bytes": memory_of(job),
         "stages": stages,
     }
 

@@ -116,7 +116,18 @@ def plan(
         out.print(f"  {stage['name']:<8} {stage['fingerprint']}  {state}{why}")
         if stage["operators"]:
             out.print(f"           {escape(' → '.join(stage['operators']))}")
+        if stage["exchanges"]:
+            out.print(f"           {_exchanges(stage['exchanges'], planned['memory_bytes'])}")
     return None
+
+
+def _exchanges(lines: list[dict[str, Any]], budget: int) -> str:
+    """What the exchanges of a stage will move, and the phase whose process will hold the most."""
+    most = max(lines, key=lambda line: line["memory"])
+    where = escape(f"{most['operator']}/{most['phase']}")
+    told = f"about {_bytes(sum(line['bytes'] for line in lines))} of keys exchanged; a process holds up to"
+    over = "  [bold red]more than workers.memory_bytes[/]" if most["memory"] > budget else ""
+    return f"{told} {_bytes(most['memory'])} ({where}) of {_bytes(budget)}{over}"
 
 
 @app.command()

@@ -1,14 +1,14 @@
 """A stage of global operators: their phases run as shuffles through the store, their verdicts come back to the rows.
 
 Only keys travel. What is written are layers over the files above: for each file the rows that stay, with the
-columns the verdicts add. The text is not copied.
+columns the verdicts add and the ranges they cut out of the text. The text is not copied.
 """
 
 from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from cluster import cuts
 from cluster.exchange import concatenate, open_partition, read_table, write_partitions, write_table
 from cluster.index import IndexTask, look_up
 from cluster.storage import Store
@@ -26,9 +27,14 @@ from cluster.units import Record, Task, peak_rss_bytes, run_units
 from operators.apply import Step
 from operators.document import identity, with_columns
 from operators.phases import (
+    CUTS,
     DOCUMENTS,
     HISTORY,
+    MEMORY,
+    PUBLISHED_NUMBER,
+    SHARE,
     VERDICT,
+    Fold,
     GlobalOperator,
     Phase,
     distinct_keys,
@@ -52,13 +58,13 @@ from workflows.stage import (
     summarise,
 )
 
-HISTORY_BYTES = 1 << 30  # of the index of published builds that one reduce goes through
+HISTORY_SHARE = 2  # of what a process may take goes to the index of published builds that one reduce goes through
 PROFILED = ("id", "chars", "source", "language", "language_score")
 
 
 @dataclass(frozen=True)
 class Routed:
-    """The verdicts of one operator, partitioned by the number of the file they belong to."""
+    """Rows of one operator (its verdicts, or what a phase found out), partitioned by the file of their documents."""
 
     name: str
     keys: tuple[str, ...]
@@ -70,7 +76,8 @@ class Remembering:
 
     operator: str
     phase: Phase
-    keys: tuple[str, ...]
+    partitions: int
+    keys: tuple[str, ...]  # none where it has no such map
 
     @property
     def name(self) -> str:
@@ -84,6 +91,7 @@ class Passes:
     stage: Stage
     job: Job
     upstream: Manifest
+    memory: int
     records: list[Record] = field(default_factory=list)
 
     def folder(self, name: str) -> str:
@@ -94,14 +102,21 @@ class Passes:
         store, progress = self.job.store, self.job.progress
         progress.started(self.stage.name, name, len(works))
         label = f"{self.stage.name}[{name}]"
-        done = run_units(store, self.folder(name), works, task, label, progress.unit, basis_of(self.upstream))
-        self.records.extend(record | {"operator": name.partition("/")[0]} for record in done)
+        basis = f"{basis_of(self.upstream)}/{self.memory}"  # which decides how rows are partitioned
+        done = run_units(store, self.folder(name), works, task, label, progress.unit, basis)
+        self.records.extend(record | {"pass": name, "operator": name.partition("/")[0]} for record in done)
         return done
 
     def exchange(self, name: str, works: Sequence[Any], task: Task) -> list[str]:
         """The same for a task that writes one file of rows for each work: those files."""
         self.run(name, works, task)
         return [row_file(self.folder(name), number) for number in range(len(works))]
+
+    def route(self, name: str, tables: Sequence[str], schema: pa.Schema) -> tuple[str, ...]:
+        """Send rows with a `doc` to the files of their documents; columns of `schema` that are missing are null."""
+        files = len(self.upstream["files"]["kept"])
+        route = RouteMap(self.job.store, self.folder(name), files, schema)
+        return tuple(self.exchange(name, tables, route))
 
 
 def row_file(folder: str, number: int) -> str:
@@ -138,7 +153,7 @@ def run_global_stage(stage: Stage, job: Job, upstream: Manifest) -> Manifest:
     started = time.perf_counter()
     folder = folder_of(stage, job)
     files: list[Entry] = upstream["files"]["kept"]
-    passes = Passes(stage, job, upstream)
+    passes = Passes(stage, job, upstream, memory_of(job))
     verdicts: tuple[Routed, ...] = ()
     remembering: list[Remembering] = []
     for step in stage.steps if files else ():
@@ -152,6 +167,7 @@ def run_global_stage(stage: Stage, job: Job, upstream: Manifest) -> Manifest:
     records = run_units(job.store, folder, files, task, label, job.progress.unit, basis_of(upstream))
     manifest = summarise(stage, job, upstream, records, time.perf_counter() - started)
     manifest["files"][INDEX] = index
+    manifest["passes"] = _passes(passes.records)
     cpu_seconds, peaks = (sum(r["cpu_seconds"] for r in passes.records), [r["peak_rss_bytes"] for r in passes.records])
     manifest["cpu_seconds"] = round(manifest["cpu_seconds"] + cpu_seconds, 3)
     manifest["peak_rss_bytes"] = max([manifest["peak_rss_bytes"], *peaks])
@@ -161,30 +177,81 @@ def run_global_stage(stage: Stage, job: Job, upstream: Manifest) -> Manifest:
     return manifest
 
 
+def memory_of(job: Job) -> int:
+    """Bytes that one process may take for rows of an exchange."""
+    return job.recipe.workers.memory_bytes or MEMORY
+
+
+def estimate(stage: Stage, job: Job, rows: int) -> list[dict[str, Any]]:
+    """What the exchanges of a stage of `rows` documents are expected to move and to hold, a line for each phase."""
+    memory = memory_of(job)
+    lines = []
+    for step in stage.steps if stage.is_global else ():
+        for phase in step.operator.phases(rows, memory):
+            line = {"operator": step.name, "phase": phase.name}
+            if isinstance(phase, Fold):
+                lines.append(line | {"bytes": 0, "partitions": 1, "memory": phase.bytes})
+            else:
+                partitions = phase.partitions_in(memory)
+                most = phase.bytes if phase.partitions else phase.bytes * SHARE // partitions
+                lines.append(line | {"bytes": phase.bytes, "partitions": partitions, "memory": most})
+    return lines
+
+
+def _passes(records: Sequence[Record]) -> list[dict[str, Any]]:
+    """What each pass cost, in the order they ran."""
+    named: dict[str, list[Record]] = {}
+    for record in records:
+        named.setdefault(record["pass"], []).append(record)
+    return [
+        {
+            "name": name,
+            "units": len(found),
+            "bytes": sum(record.get("bytes", 0) for record in found),
+            "seconds": round(sum(record["seconds"] for record in found), 3),
+            "cpu_seconds": round(sum(record["cpu_seconds"] for record in found), 3),
+            "peak_rss_bytes": max(record["peak_rss_bytes"] for record in found),
+        }
+        for name, found in named.items()
+    ]
+
+
 def _run_operator(passes: Passes, step: Step, verdicts: tuple[Routed, ...]) -> tuple[Routed, list[Remembering]]:
     """Run the phases of one operator, then route its verdicts to the files."""
     operator: GlobalOperator = step.operator
     store, files = passes.job.store, passes.upstream["files"]["kept"]
-    columns = tuple(dict.fromkeys(["id", "priority", "chars", *operator.needs]))
+    columns = tuple(dict.fromkeys(["id", *operator.needs]))
     history = remembered(passes.stage, step.name, passes.job) if operator.recalls else {}
     outputs: dict[str, list[Any]] = {DOCUMENTS: files}
+    routed: dict[str, tuple[str, ...]] = {}
     remembering: list[Remembering] = []
-    for phase in operator.phases(passes.upstream["kept"]):
-        known = history.get(phase.name, [])
+    for phase in operator.phases(passes.upstream["kept"], passes.memory):
         name = f"{step.name}/{phase.name}"
-        partitions = max(phase.partitions, -(-sum(entry["bytes"] for entry in known) // HISTORY_BYTES))
+        if isinstance(phase, Fold):
+            sizes = tuple(entry["rows"] for entry in files)
+            fold = FoldTask(store, passes.folder(name), phase.fold, tuple(outputs[phase.source]), sizes)
+            [record] = passes.run(name, [None], fold)
+            outputs[phase.name] = [row_file(passes.folder(name), part) for part in range(record["parts"])]
+            continue
+        if phase.own and phase.own not in routed:
+            back = f"{step.name}/{phase.own}-to-documents"
+            routed[phase.own] = passes.route(back, outputs[phase.own], pa.schema([]))
+        known = history.get(phase.name, [])
+        known_bytes: int = sum(entry["bytes"] for entry in known)
+        partitions = max(phase.partitions_in(passes.memory), -(-known_bytes * HISTORY_SHARE // passes.memory))
         mapped: dict[str, list[str]] = {}
         for source, function in phase.maps.items():
             pass_name = f"{name}-from-{source}"
-            task = PhaseMap(store, passes.folder(pass_name), function, partitions, columns, verdicts)
+            given = tuple(tuple(outputs[one]) for one in phase.whole) if source == DOCUMENTS else ()
+            own = routed[phase.own] if source == DOCUMENTS and phase.own else None
+            task = PhaseMap(store, passes.folder(pass_name), function, partitions, columns, verdicts, own, given)
             mapped[source] = passes.exchange(pass_name, outputs[source], task)
         reduce = PhaseReduce(store, passes.folder(name), phase.reduce, mapped, tuple(known))
         outputs[phase.name] = passes.exchange(name, list(range(partitions)), reduce)
         if phase.remember:
-            remembering.append(Remembering(step.name, phase, tuple(mapped[DOCUMENTS])))
-    route = RouteMap(store, passes.folder(f"{step.name}/route"), len(files))
-    routed = passes.exchange(f"{step.name}/route", outputs[phase.name], route)
-    return Routed(step.name, tuple(routed)), remembering
+            keys = tuple(mapped.get(DOCUMENTS, ()))
+            remembering.append(Remembering(step.name, phase, phase.partitions_in(passes.memory), keys))
+    return Routed(step.name, passes.route(f"{step.name}/route", outputs[phase.name], VERDICT)), remembering
 
 
 def _remember(passes: Passes, remembering: Sequence[Remembering], verdicts: tuple[Routed, ...]) -> dict[str, Any]:
@@ -192,14 +259,14 @@ def _remember(passes: Passes, remembering: Sequence[Remembering], verdicts: tupl
     stage, job, files = passes.stage, passes.job, passes.upstream["files"]["kept"]
     index: dict[str, dict[str, list[Entry]]] = {}
     for step in stage.steps:
-        phases = step.operator.phases(passes.upstream["kept"])
-        if kept := [phase.name for phase in phases if phase.remember]:
+        phases = step.operator.phases(passes.upstream["kept"], passes.memory)
+        if kept := [phase.name for phase in phases if isinstance(phase, Phase) and phase.remember]:
             index[step.name] = {name: [] for name in kept}
     if remembering:
         task = RememberTask(job.store, passes.folder("index"), tuple(remembering), verdicts)
         passes.run("index", files, task)
         exchanged = {one.name: [row_file(task.folder_of(one), n) for n in range(len(files))] for one in remembering}
-        works = [[one.operator, one.phase.name, p] for one in remembering for p in range(one.phase.partitions)]
+        works = [[one.operator, one.phase.name, p] for one in remembering for p in range(one.partitions)]
         write = IndexTask(job.store, f"{folder_of(stage, job)}/{INDEX}", exchanged)
         for one, record in zip(works, passes.run("index/files", works, write), strict=True):
             index[str(one[0])][str(one[1])] += record["entries"]
@@ -213,36 +280,104 @@ class PhaseMap:
 
     store: Store
     folder: str
-    map: Callable[[pa.Table], pa.Table]
+    map: Callable[..., pa.Table]
     partitions: int
     columns: tuple[str, ...]
     verdicts: tuple[Routed, ...]
+    own: tuple[str, ...] | None  # routed rows of an earlier phase
+    whole: tuple[tuple[str, ...], ...]  # tables of earlier phases
 
     def __call__(self, number: int, work: Any) -> Record:
-        table = read_table(self.store, work) if isinstance(work, str) else self._documents(number, work)
-        rows = self.map(table)
-        partition = partition_of(rows["key"].to_numpy(), self.partitions)
-        write_partitions(self.store, row_file(self.folder, number), rows, partition, self.partitions)
-        return {"bytes": rows.nbytes, "peak_rss_bytes": peak_rss_bytes()}
+        with ExitStack() as stack:
+            table = read_table(self.store, work) if isinstance(work, str) else self._documents(number, work)
+            given = [stack.enter_context(open_partition(self.store, self.own, number))] if self.own is not None else []
+            given += [concatenate([read_table(self.store, key) for key in keys]) for keys in self.whole]
+            rows = self.map(table, *given)
+            partition = partition_of(rows["key"].to_numpy(), self.partitions)
+            write_partitions(self.store, row_file(self.folder, number), rows, partition, self.partitions)
+            return {"bytes": rows.nbytes, "peak_rss_bytes": peak_rss_bytes()}
 
     def _documents(self, number: int, work: Entry) -> pa.Table:
-        docs = read_entry(self.store, work, self.columns)
-        docs = with_doc(docs, number)
+        docs = with_doc(read_entry(self.store, work, self.columns), number)
         alive = np.ones(docs.num_rows, bool)
-        for _, rows, verdict in own_verdicts(self.store, self.verdicts, number):
-            alive[rows[pc.is_valid(verdict["drop_reason"]).to_numpy()]] = False
+        for one in own_verdicts(self.store, self.verdicts, number):
+            alive[one.rows[one.goes]] = False
+            if "text" in docs.column_names and one.cuts:
+                docs = with_columns(docs, {"text": cuts.cut(docs["text"], one.cuts_of(docs.num_rows))})
         return docs.filter(pa.array(alive))
 
 
-def own_verdicts(store: Store, routed: Sequence[Routed], number: int) -> list[tuple[str, NDArray[np.int64], pa.Table]]:
-    """(operator, rows of file `number`, their verdicts), ordered by row, for each operator in turn."""
-    found = []
+@dataclass(frozen=True)
+class Verdicts:
+    """What one operator says of the documents of one file: verdict i is on row `rows[i]`, ascending."""
+
+    operator: str
+    rows: NDArray[np.int64]
+    table: pa.Table
+
+    @property
+    def goes(self) -> NDArray[np.bool_]:
+        """Which of the verdicts drop their document."""
+        found: NDArray[np.bool_] = pc.is_valid(self.table["drop_reason"]).to_numpy()
+        return found
+
+    @property
+    def trims(self) -> NDArray[np.bool_]:
+        """Which of them cut something out of a document that stays."""
+        if CUTS not in self.table.column_names:
+            return np.zeros(len(self.rows), bool)
+        some = pc.fill_null(pc.greater(pc.list_value_length(self.table[CUTS]), 0), False)
+        return np.asarray(some.to_numpy() & ~self.goes)
+
+    @property
+    def cuts(self) -> bool:
+        return bool(self.trims.any())
+
+    def cuts_of(self, documents: int) -> pa.ChunkedArray:
+        """The cuts of each of the file's documents: null for those that go or are left as they are."""
+        place = np.zeros(documents, np.int64)
+        place[self.rows] = np.arange(len(self.rows))
+        whole = np.ones(documents, bool)
+        whole[self.rows[self.trims]] = False
+        return self.table[CUTS].cast(cuts.TYPE).take(pa.array(place, mask=whole))
+
+
+def own_verdicts(store: Store, routed: Sequence[Routed], number: int) -> Iterator[Verdicts]:
+    """The verdicts on the documents of file `number`, operator by operator."""
     for one in routed:
         with open_partition(store, one.keys, number) as table:
             verdict = table.sort_by("doc")
             rows = (verdict["doc"].to_numpy() & np.uint64(0xFFFFFFFF)).astype(np.int64)
-            found.append((one.name, rows, verdict.combine_chunks()))
-    return found
+            yield Verdicts(one.name, rows, verdict.combine_chunks())
+
+
+@dataclass(frozen=True)
+class FoldTask:
+    """A fold over the tables of a phase, read one at a time; what it yields is written one at a time."""
+
+    store: Store
+    folder: str
+    fold: Callable[..., Iterator[pa.Table]]
+    tables: tuple[str, ...]
+    sizes: tuple[int, ...]
+
+    def __call__(self, _number: int, _work: None) -> Record:
+        size = parts = 0
+        for parts, table in enumerate(self.fold(Tables(self.store, self.tables), self.sizes), 1):
+            write_table(self.store, row_file(self.folder, parts - 1), table)
+            size += table.nbytes
+        return {"parts": parts, "bytes": size, "peak_rss_bytes": peak_rss_bytes()}
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Tables in the store, one in memory at a time, as often as they are gone through."""
+
+    store: Store
+    keys: tuple[str, ...]
+
+    def __iter__(self) -> Iterator[pa.Table]:
+        return (read_table(self.store, key) for key in self.keys)
 
 
 @dataclass(frozen=True)
@@ -282,31 +417,38 @@ class RememberTask:
 
     def __call__(self, number: int, work: Entry) -> Record:
         docs = with_doc(read_entry(self.store, work, ["id"]), number)
-        judged = {name: verdict for name, _, verdict in own_verdicts(self.store, self.verdicts, number)}
-        for one in self.remembering:
-            assert one.phase.remember
-            rows = read_table(self.store, one.keys[number])
-            index = one.phase.remember(rows, with_keepers(docs, judged[one.operator]))
-            partition = partition_of(index["key"].to_numpy(), one.phase.partitions)
-            write_partitions(self.store, row_file(self.folder_of(one), number), index, partition, one.phase.partitions)
-        return {"peak_rss_bytes": peak_rss_bytes()}
+        alive = np.ones(docs.num_rows, bool)
+        size = 0
+        for verdicts in own_verdicts(self.store, self.verdicts, number):
+            seen = docs.filter(pa.array(alive))
+            for one in (one for one in self.remembering if one.operator == verdicts.operator):
+                assert one.phase.remember
+                rows = read_table(self.store, one.keys[number]) if one.keys else None
+                index = one.phase.remember(rows, with_keepers(seen, verdicts.table))
+                partition = partition_of(index["key"].to_numpy(), one.partitions)
+                write_partitions(self.store, row_file(self.folder_of(one), number), index, partition, one.partitions)
+                size += index.nbytes
+            alive[verdicts.rows[verdicts.goes]] = False
+        return {"bytes": size, "peak_rss_bytes": peak_rss_bytes()}
 
 
 @dataclass(frozen=True)
 class RouteMap:
-    """Sends verdicts to the files of their documents."""
+    """Sends rows to the files of their documents; rows on published documents go nowhere."""
 
     store: Store
     folder: str
     files: int
+    schema: pa.Schema
 
     def __call__(self, number: int, work: str) -> Record:
-        verdict = read_table(self.store, work)
-        missing = {f.name: pa.nulls(verdict.num_rows, f.type) for f in VERDICT if f.name not in verdict.column_names}
-        verdict = with_columns(verdict, missing)
-        partition = (verdict["doc"].to_numpy() >> np.uint64(32)).astype(np.int64)
-        write_partitions(self.store, row_file(self.folder, number), verdict, partition, self.files)
-        return {"bytes": verdict.nbytes, "peak_rss_bytes": peak_rss_bytes()}
+        rows = read_table(self.store, work)
+        missing = {f.name: pa.nulls(rows.num_rows, f.type) for f in self.schema if f.name not in rows.column_names}
+        rows = with_columns(rows, missing)
+        rows = rows.filter(pa.array(rows["doc"].to_numpy() < PUBLISHED_NUMBER))
+        partition = (rows["doc"].to_numpy() >> np.uint64(32)).astype(np.int64)
+        write_partitions(self.store, row_file(self.folder, number), rows, partition, self.files)
+        return {"bytes": rows.nbytes, "peak_rss_bytes": peak_rss_bytes()}
 
 
 @dataclass(frozen=True)
@@ -325,13 +467,25 @@ class ApplyTask:
         added: dict[str, pa.Array] = {"cluster": docs["id"].combine_chunks(), "cluster_size": pa.array(alive * 1)}
         dead: list[pa.Table] = []
         operators = []
-        for name, rows, verdict in own_verdicts(self.store, self.verdicts, number):
-            goes = pc.is_valid(verdict["drop_reason"]).to_numpy()
-            operators.append(_count(name, alive, rows[goes], chars, verdict))
-            alive[rows[goes]] = False
-            dead.append(self._dead(docs, work, rows[goes], verdict.filter(pa.array(goes)), name))
-            for column in [c for c in verdict.column_names if c not in VERDICT.names or c in added]:
-                added[column] = _scatter(added.get(column), verdict[column].combine_chunks(), rows, docs.num_rows)
+        text: pa.ChunkedArray | None = None
+        for one in own_verdicts(self.store, self.verdicts, number):
+            left = chars
+            if one.cuts:
+                text = read_entry(self.store, work, ["text"])["text"] if text is None else text
+                added[f"{cuts.PREFIX}{one.operator}"] = ranges = one.cuts_of(docs.num_rows).combine_chunks()
+                text = pa.chunked_array([cuts.cut(text, pa.chunked_array([ranges]))])
+                left = pc.fill_null(pc.utf8_length(text), 0).to_numpy().astype(np.int64)
+            operators.append(_count(one, alive, chars, left))
+            gone, verdict = one.rows[one.goes], one.table
+            alive[gone] = False
+            dead.append(self._dead(docs, work, gone, verdict.filter(pa.array(one.goes)), one.operator))
+            chars = left
+            if one.cuts:
+                added["chars"] = pa.array(chars)
+                docs = with_columns(docs, {"chars": added["chars"]})
+            for column in [c for c in verdict.column_names if c not in (*VERDICT.names, CUTS) or c in added]:
+                values = verdict[column].combine_chunks()
+                added[column] = _scatter(added.get(column), values, one.rows, docs.num_rows)
         stays = pa.array(np.flatnonzero(alive))
         layer = pa.table({"row": stays.cast(pa.uint32()), "id": docs["id"].take(stays)})
         layer = with_columns(layer, {name: column.take(stays) for name, column in added.items()})
@@ -372,18 +526,22 @@ class ApplyTask:
         return explained(with_columns(taken, {"drop_reason": reasons, **columns}), self.dropped_text)
 
 
-def _count(name: str, alive: NDArray[np.bool_], gone: NDArray[np.int64], chars: Any, verdict: pa.Table) -> Record:
-    """One operator's line of the unit's record."""
-    tally = pc.value_counts(verdict["drop_reason"].drop_null())
-    chars_in, chars_dropped = int(chars[alive].sum()), int(chars[gone].sum())
+def _count(one: Verdicts, alive: NDArray[np.bool_], chars: NDArray[Any], left: NDArray[Any]) -> Record:
+    """One operator's line of the unit's record; `chars` of each document before it, `left` after its cuts."""
+    tally = pc.value_counts(one.table["drop_reason"].drop_null())
+    trimmed = pc.value_counts(pc.fill_null(one.table["drop_detail"].filter(pa.array(one.trims)), ""))
+    gone = one.rows[one.goes]
+    stays = alive.copy()
+    stays[gone] = False
     return {
-        "name": name,
+        "name": one.operator,
         "rows_in": int(alive.sum()),
         "created": 0,
-        "dropped": {f"{name}/{e['values'].as_py()}": e["counts"].as_py() for e in tally},
-        "chars_in": chars_in,
-        "chars_dropped": chars_dropped,
-        "chars_out": chars_in - chars_dropped,
+        "dropped": {f"{one.operator}/{e['values'].as_py()}": e["counts"].as_py() for e in tally},
+        "trimmed": {e["values"].as_py(): e["counts"].as_py() for e in trimmed},
+        "chars_in": int(chars[alive].sum()),
+        "chars_dropped": int(chars[gone].sum()),
+        "chars_out": int(left[stays].sum()),
         "seconds": 0.0,
     }
 

@@ -82,6 +82,7 @@ class Workers(_Checked):
 
     cpus: Annotated[int, Field(ge=1)] | None = None
     unit_bytes: Annotated[int, Field(ge=1 << 10)] | None = None  # of input a unit; default: by size and CPUs
+    memory_bytes: Annotated[int, Field(ge=1 << 26)] | None = None  # of rows that a deduplicating process holds; 2 GiB
 
 
 class Gates(_Checked):

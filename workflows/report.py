@@ -102,6 +102,7 @@ class Work(NamedTuple):
     cached: bool
     units: int | None
     cut: int
+    trimmed: Mapping[str, int] = MappingProxyType({})  # documents that stay with less text, by what was found in them
 
 
 class Law(NamedTuple):
@@ -424,7 +425,8 @@ def _work(stages: Sequence[Json]) -> Iterator[Work]:
         yield Work(name, None, stage.get("rows_in") or 0, stage.get("seconds") or 0, cached, stage.get("units"), cut)
         for op in stage.get("operators") or ():
             rows, cut = op.get("rows_in") or 0, max(0, op.get("chars_cut") or 0)
-            yield Work(name, op.get("name", ""), rows, op.get("seconds") or 0, cached, None, cut)
+            trimmed = op.get("trimmed") or {}
+            yield Work(name, op.get("name", ""), rows, op.get("seconds") or 0, cached, None, cut, trimmed)
 
 
 def _laws(stage: Json) -> Iterator[Law]:

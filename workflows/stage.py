@@ -314,6 +314,7 @@ def add_counts(counts: Iterable[dict[str, int]]) -> dict[str, int]:
 
 def _add_operators(parts: Sequence[dict[str, Any]], name: str) -> dict[str, Any]:
     total: dict[str, Any] = {"name": name, "dropped": add_counts(part["dropped"] for part in parts)}
+    total["trimmed"] = add_counts(part.get("trimmed", {}) for part in parts)  # documents that stay with less text
     for key in ("rows_in", "created", "chars_in", "chars_dropped", "chars_out", "seconds"):
         total[key] = sum(part[key] for part in parts)
     total["seconds"] = round(total["seconds"], 4)

@@ -15,12 +15,11 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from operators.dedup.keeper import COLUMNS, candidates, verdicts
-from operators.dedup.partitions import CANDIDATE_BYTES, partitions
+from operators.dedup.keeper import COLUMNS, ROW_BYTES, candidates, verdicts
 from operators.dedup.words import simplify
 from operators.document import parameters, with_columns
 from operators.hashes import xxh3_128
-from operators.phases import DOCUMENTS, HISTORY, GlobalOperator, Phase
+from operators.phases import DOCUMENTS, HISTORY, MEMORY, GlobalOperator, Phase
 
 AS_IT_STANDS = 1  # hash seed: a value without words never meets the normal form of another
 
@@ -44,8 +43,8 @@ class ExactDedup(GlobalOperator):
     def needs(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys((self.field, *COLUMNS)))
 
-    def phases(self, rows: int) -> Sequence[Phase]:
-        return [Phase("hashes", {DOCUMENTS: self._keys}, _judge, partitions(rows, CANDIDATE_BYTES), _remember)]
+    def phases(self, rows: int, _memory: int = MEMORY) -> Sequence[Phase]:
+        return [Phase("hashes", {DOCUMENTS: self._keys}, _judge, bytes=rows * ROW_BYTES, remember=_remember)]
 
     def _keys(self, docs: pa.Table) -> pa.Table:
         docs = docs.filter(pc.is_valid(docs[self.field]))

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from operators.phases import PUBLISHED, VERDICT
 
 COLUMNS = ("text", "priority")  # what `candidates` reads beside `id` and `doc`
+ROW_BYTES = 128  # of `candidates` with their keys, for ids up to about 80 letters
 
 
 def candidates(docs: pa.Table) -> pa.Table:

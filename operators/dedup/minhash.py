@@ -22,16 +22,15 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from operators.dedup.components import forest, links, roots
-from operators.dedup.keeper import COLUMNS, candidates, verdicts
-from operators.dedup.partitions import BAND_BYTES, CANDIDATE_BYTES, partitions
+from operators.dedup.keeper import COLUMNS, ROW_BYTES, candidates, verdicts
 from operators.dedup.signature import family, hash_bands, sign
 from operators.document import parameters, with_columns
 from operators.hashes import xxh3_64
-from operators.phases import DOCUMENTS, HISTORY, GlobalOperator, Phase
+from operators.phases import DOCUMENTS, HISTORY, MEMORY, PUBLISHED_NUMBER, GlobalOperator, Phase
 
 MOST_PERMUTATIONS = 10_000  # 40 kB a signature; RefinedWeb's 450 x 20 = 9,000 is the largest in use
 BANDS, ROWS = 14, 8  # FineWeb's: pairs above 0.72 are likelier found than not
-PUBLISHED_NUMBER = np.uint64(1 << 63)  # and above: no new document has that many files before its own
+BAND_BYTES = 16  # a row of the key of one band and its document
 Count = Annotated[int, Field(ge=1, le=MOST_PERMUTATIONS)]
 
 
@@ -84,14 +83,14 @@ class MinHashDedup(GlobalOperator):
             return self.bands, self.rows
         return optimal_banding(self.threshold, self.permutations or BANDS * ROWS)
 
-    def phases(self, rows: int) -> Sequence[Phase]:
+    def phases(self, rows: int, _memory: int = MEMORY) -> Sequence[Phase]:
         bands, _ = self.banding
-        by_document = partitions(rows, CANDIDATE_BYTES)
+        size = rows * ROW_BYTES
         return [
-            Phase("bands", {DOCUMENTS: self._bands}, _link, partitions(rows * bands, BAND_BYTES), _remember_bands),
-            Phase("components", {"bands": _gather}, _connect),
-            Phase("members", {DOCUMENTS: _identify, "components": _by_doc}, _join, by_document, _remember_ids),
-            Phase("keepers", {"members": _by_root}, _judge, by_document),
+            Phase("bands", {DOCUMENTS: self._bands}, _link, bytes=rows * bands * BAND_BYTES, remember=_remember_bands),
+            Phase("components", {"bands": _gather}, _connect, partitions=1),
+            Phase("members", {DOCUMENTS: _identify, "components": _by_doc}, _join, bytes=size, remember=_remember_ids),
+            Phase("keepers", {"members": _by_root}, _judge, bytes=size),
         ]
 
     def _bands(self, docs: pa.Table) -> pa.Table:

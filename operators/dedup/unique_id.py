@@ -8,11 +8,10 @@ from typing import ClassVar, Literal
 import polars as pl
 import pyarrow as pa
 
-from operators.dedup.keeper import COLUMNS, candidates, verdicts
-from operators.dedup.partitions import CANDIDATE_BYTES, partitions
+from operators.dedup.keeper import COLUMNS, ROW_BYTES, candidates, verdicts
 from operators.document import parameters, with_columns
 from operators.hashes import xxh3_64, xxh3_128
-from operators.phases import DOCUMENTS, HISTORY, GlobalOperator, Phase
+from operators.phases import DOCUMENTS, HISTORY, MEMORY, GlobalOperator, Phase
 
 
 @parameters
@@ -30,8 +29,8 @@ class UniqueId(GlobalOperator):
     def recalls(self) -> bool:
         return True
 
-    def phases(self, rows: int) -> Sequence[Phase]:
-        return [Phase("ids", {DOCUMENTS: _keys}, _judge, partitions(rows, CANDIDATE_BYTES), _remember)]
+    def phases(self, rows: int, _memory: int = MEMORY) -> Sequence[Phase]:
+        return [Phase("ids", {DOCUMENTS: _keys}, _judge, bytes=rows * ROW_BYTES, remember=_remember)]
 
 
 def _keys(docs: pa.Table) -> pa.Table:

@@ -148,6 +148,8 @@ def test_plan_before_a_build_touches_nothing(small: Callable[..., Path], tmp_pat
     assert (planned.code, planned.err) == (0, "")
     assert planned.out.count("would run") == 4
     assert "url_filter → extract → normalize" in planned.out
+    assert "of keys exchanged; a process holds up to" in planned.out
+    assert "more than workers.memory_bytes" not in planned.out
     bare = corpusmill("plan", small(params={"url_filter": "off", "extract": "off", "normalize": "off"}))
     assert len(bare.out.splitlines()) == len(planned.out.splitlines()) - 1
     assert all(line.strip() for line in bare.out.splitlines())

@@ -22,6 +22,7 @@ from cluster.tables import TableWriter, file_sha256, read_entry
 from operators.dedup.exact import ExactDedup
 from operators.dedup.minhash import MinHashDedup
 from operators.dedup.unique_id import UniqueId
+from operators.phases import MEMORY
 from operators.text.normalize import Normalize
 from workflows.global_stage import check_history, run_global_stage
 from workflows.recipe import Recipe, RecipeError
@@ -160,7 +161,7 @@ def dropped(folder: Path, build: Manifest) -> dict[str, tuple[str, str, str]]:
 @pytest.mark.usefixtures("ray_session")
 def test_three_nights_through_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Later nights in more partitions than the first, as a large index has it."""
-    monkeypatch.setattr(workflows.global_stage, "HISTORY_BYTES", 800)
+    monkeypatch.setattr(workflows.global_stage, "HISTORY_SHARE", MEMORY // 800)
     words = [f"w{chr(97 + k // 26)}{chr(97 + k % 26)}" for k in range(400)]
     story, other, third, fourth = (" ".join(words[a : a + 90]) for a in (0, 100, 200, 300))
     near = f"{story} {words[99]}"

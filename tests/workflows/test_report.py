@@ -69,6 +69,14 @@ def test_usual_build(build: dict[str, Any]) -> None:
     assert render(build, samples(build)) == page
 
 
+def test_documents_that_stay_with_less_text_are_told_by_what_was_found(build: dict[str, Any]) -> None:
+    trimmed = copy.deepcopy(build)
+    trimmed["stages"][2]["operators"][0]["trimmed"] = {"<gsm8k>": 1234, "": 7}
+    text = Outline(render(trimmed, {})).words
+    assert "<gsm8k> 1,234" in text
+    assert "in 7" in text
+
+
 def test_page_is_sound_and_closed(build: dict[str, Any]) -> None:
     outline = Outline(render(build, samples(build)))
     ids = [attrs["id"] for _, attrs in outline.tags if "id" in attrs]

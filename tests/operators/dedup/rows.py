@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from operators.phases import GlobalOperator, Phase, run_in_memory
+from operators.phases import MEMORY, Fold, GlobalOperator, Phase, run_in_memory
 
 SAMPLE = Path(__file__).parents[3] / "workflows" / "sample" / "sample.parquet"
 
@@ -68,6 +69,9 @@ class Repartitioned(GlobalOperator):
     def recalls(self) -> bool:
         return self.operator.recalls
 
-    def phases(self, rows: int) -> Sequence[Phase]:
-        phases = self.operator.phases(rows)
-        return [replace(phase, partitions=n) for phase, n in zip(phases, self.counts, strict=False)]
+    def phases(self, rows: int, memory: int = MEMORY) -> Sequence[Phase | Fold]:
+        counts = itertools.cycle(self.counts)
+        return [
+            phase if isinstance(phase, Fold) else replace(phase, partitions=phase.partitions or next(counts))
+            for phase in self.operator.phases(rows, memory)
+        ]

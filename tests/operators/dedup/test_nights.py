@@ -13,9 +13,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from operators.dedup.exact import ExactDedup
-from operators.dedup.minhash import PUBLISHED_NUMBER, MinHashDedup, published_numbers
+from operators.dedup.minhash import MinHashDedup, published_numbers
 from operators.dedup.unique_id import UniqueId
-from operators.phases import DOCUMENTS, GlobalOperator, Index, remember_in_memory, run_in_memory, with_doc
+from operators.phases import (
+    DOCUMENTS,
+    PUBLISHED_NUMBER,
+    GlobalOperator,
+    Index,
+    remember_in_memory,
+    run_in_memory,
+    with_doc,
+)
 from tests.operators.dedup.rows import Repartitioned, documents, word
 
 NEAR = MinHashDedup(bands=6, rows=3, shingle=2)
