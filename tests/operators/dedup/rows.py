@@ -66,6 +66,14 @@ class Repartitioned(GlobalOperator):
     counts: Sequence[int]
 
     @property
+    def name(self) -> str:  # type: ignore[override]
+        return self.operator.name
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return self.operator.needs
+
+    @property
     def recalls(self) -> bool:
         return self.operator.recalls
 
