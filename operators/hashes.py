@@ -1,4 +1,4 @@
-"""xxh3 hashes of string columns, for keys that must not collide or must be the same everywhere."""
+"""xxh3 hashes of string columns, for keys that must not collide or must be the same everywhere; keys of numbers."""
 
 from __future__ import annotations
 
@@ -26,3 +26,9 @@ def xxh3_128(column: pa.ChunkedArray | pa.Array, seed: int = 0) -> tuple[NDArray
     raw = b"".join([digest(view[a:b], seed) for a, b in zip(ends, ends[1:], strict=False)])
     halves = np.frombuffer(raw, ">u8").astype(np.uint64).reshape(-1, 2)
     return halves[:, 0], halves[:, 1]
+
+
+def spread(numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Partitions are ranges of keys, and document numbers start small: a one-to-one scramble spreads them."""
+    z = (numbers ^ (numbers >> np.uint64(32))) * np.uint64(0x9E3779B97F4A7C15)
+    return np.asarray((z ^ (z >> np.uint64(29))) * np.uint64(0xBF58476D1CE4E5B9), np.uint64)

@@ -21,16 +21,19 @@ import pydantic
 from numpy.typing import NDArray
 from pydantic import Field
 
-from operators.dedup.components import forest, links, roots
+from operators.dedup.components import connect, forest, links
 from operators.dedup.keeper import COLUMNS, ROW_BYTES, candidates, verdicts
 from operators.dedup.signature import family, hash_bands, sign
 from operators.document import parameters, with_columns
-from operators.hashes import xxh3_64
-from operators.phases import DOCUMENTS, HISTORY, MEMORY, PUBLISHED_NUMBER, GlobalOperator, Phase
+from operators.hashes import spread, xxh3_64
+from operators.phases import DOCUMENTS, HISTORY, MEMORY, PUBLISHED_NUMBER, Fold, GlobalOperator, Phase
 
 MOST_PERMUTATIONS = 10_000  # 40 kB a signature; RefinedWeb's 450 x 20 = 9,000 is the largest in use
 BANDS, ROWS = 14, 8  # FineWeb's: pairs above 0.72 are likelier found than not
 BAND_BYTES = 16  # a row of the key of one band and its document
+NUMBER_BYTES = 1  # a document, of rows on published ones: those that a night's documents are alike
+PARENT_BYTES = 4  # a document, while they are fewer than 2^32
+NO_IDS = pl.DataFrame(schema={"doc": pl.UInt64, "id": pl.String})
 Count = Annotated[int, Field(ge=1, le=MOST_PERMUTATIONS)]
 
 
@@ -83,14 +86,21 @@ class MinHashDedup(GlobalOperator):
             return self.bands, self.rows
         return optimal_banding(self.threshold, self.permutations or BANDS * ROWS)
 
-    def phases(self, rows: int, _memory: int = MEMORY) -> Sequence[Phase]:
+    def phases(self, rows: int, memory: int = MEMORY) -> Sequence[Phase | Fold]:
         bands, _ = self.banding
-        size = rows * ROW_BYTES
+        parents = PARENT_BYTES * rows
+        fold = functools.partial(connect, memory=memory // 2)
         return [
             Phase("bands", {DOCUMENTS: self._bands}, _link, bytes=rows * bands * BAND_BYTES, remember=_remember_bands),
-            Phase("components", {"bands": _gather}, _connect, partitions=1),
-            Phase("members", {DOCUMENTS: _identify, "components": _by_doc}, _join, bytes=size, remember=_remember_ids),
-            Phase("keepers", {"members": _by_root}, _judge, bytes=size),
+            Fold("components", "bands", fold, bytes=min(parents, memory // 2) + rows // 8),
+            Phase("published", {"components": _published}, _named, bytes=rows * NUMBER_BYTES, remember=_remember_ids),
+            Phase(
+                "keepers",
+                {DOCUMENTS: _members, "published": _by_root},
+                _judge,
+                bytes=rows * ROW_BYTES,
+                own="components",
+            ),
         ]
 
     def _bands(self, docs: pa.Table) -> pa.Table:
@@ -110,59 +120,49 @@ def _link(parts: Mapping[str, pa.Table]) -> pa.Table:
     return pa.table({"left": pa.array(left), "right": pa.array(right)})
 
 
-def _gather(edges: pa.Table) -> pa.Table:
-    """All edges meet in one place: one key."""
-    return with_columns(edges, {"key": pa.array(np.zeros(edges.num_rows, np.uint64))})
+def _published(components: pa.Table) -> pa.Table:
+    """The published documents among the components, by their numbers."""
+    found = components.filter(pa.array(_numbers(components, "doc") >= PUBLISHED_NUMBER))
+    return with_columns(found, {"key": pa.array(spread(_numbers(found, "doc")))})
 
 
-def _connect(parts: Mapping[str, pa.Table]) -> pa.Table:
-    edges = parts["bands"]
-    docs, root = roots(_numbers(edges, "left"), _numbers(edges, "right"))
-    return pa.table({"doc": pa.array(docs), "root": pa.array(root)})
+def _named(parts: Mapping[str, pa.Table]) -> pa.Table:
+    """Their ids, as far as a visible build has published them."""
+    components = pl.DataFrame(parts["components"]).select("doc", "root")
+    ids = pl.DataFrame(parts[HISTORY]).select("doc", "id").unique() if HISTORY in parts else NO_IDS
+    named: pa.Table = ids.join(components, on="doc").select("id", "root").to_arrow()
+    return named
 
 
-def _identify(docs: pa.Table) -> pa.Table:
-    return _by_doc(candidates(docs))
-
-
-def _by_doc(rows: pa.Table) -> pa.Table:
-    return with_columns(rows, {"key": pa.array(_spread(_numbers(rows, "doc")))})
+def _members(docs: pa.Table, components: pa.Table) -> pa.Table:
+    """What the keeper rule must know of the documents that are alike others."""
+    at = pc.index_in(docs["doc"], value_set=components["doc"].combine_chunks())
+    alike = pc.is_valid(at)
+    rows = candidates(docs.filter(alike))
+    return _by_root(rows.append_column("root", components["root"].take(at.filter(alike))))
 
 
 def _by_root(rows: pa.Table) -> pa.Table:
-    return with_columns(rows, {"key": pa.array(_spread(_numbers(rows, "root")))})
-
-
-def _join(parts: Mapping[str, pa.Table]) -> pa.Table:
-    """The members of clusters with what the keeper rule must know of them; of published ones that is the id."""
-    components = pl.DataFrame(parts["components"]).drop("key")
-    members = pl.DataFrame(parts[DOCUMENTS]).drop("key").join(components, on="doc")
-    if HISTORY in parts:
-        published = pl.DataFrame(parts[HISTORY]).drop("key").unique().join(components, on="doc")
-        members = pl.concat([members, published], how="diagonal")
-    joined: pa.Table = members.to_arrow()
-    return joined
+    return with_columns(rows, {"key": pa.array(spread(_numbers(rows, "root")))})
 
 
 def _judge(parts: Mapping[str, pa.Table]) -> pa.Table:
-    members = parts["members"]
-    published = pa.array(_numbers(members, "doc") >= PUBLISHED_NUMBER)
-    new = members.filter(pc.invert(published))
-    return verdicts(new, ["root"], reason="duplicate", published=members.filter(published))
+    return verdicts(parts[DOCUMENTS], ["root"], reason="duplicate", published=parts["published"])
 
 
-def _remember_bands(rows: pa.Table, docs: pa.Table) -> pa.Table:
+def _remember_bands(rows: pa.Table | None, docs: pa.Table) -> pa.Table:
     """Each band with the document that stands for its own, so that a copy of a copy is found."""
     numbers = pl.DataFrame({"doc": _numbers(docs, "doc"), "number": published_numbers(docs["keeper"])})
     remembered: pa.Table = pl.DataFrame(rows).join(numbers, on="doc").select("key", doc="number").to_arrow()
     return remembered
 
 
-def _remember_ids(rows: pa.Table, docs: pa.Table) -> pa.Table:
+def _remember_ids(_: pa.Table | None, docs: pa.Table) -> pa.Table:
     """The ids of the documents that stay, by number; a published one is in the index of its own build."""
-    frame = pl.DataFrame(rows).select("doc").join(pl.DataFrame(docs), on="doc")
-    ids = frame.filter(~pl.col("published")).select("keeper").unique().to_arrow()["keeper"].cast(pa.string())
-    return _by_doc(pa.table({"doc": pa.array(published_numbers(ids)), "id": ids}))
+    frame = pl.DataFrame(docs).filter(~pl.col("published"))
+    ids = frame.select("keeper").unique().to_arrow()["keeper"].cast(pa.string())
+    numbers = published_numbers(ids)
+    return pa.table({"key": pa.array(spread(numbers)), "doc": pa.array(numbers), "id": ids})
 
 
 def published_numbers(ids: pa.ChunkedArray) -> NDArray[np.uint64]:
@@ -174,9 +174,3 @@ def published_numbers(ids: pa.ChunkedArray) -> NDArray[np.uint64]:
 def _numbers(table: pa.Table, column: str) -> NDArray[np.uint64]:
     numbers: NDArray[np.uint64] = table[column].to_numpy()
     return numbers
-
-
-def _spread(docs: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Partitions are ranges of keys, and document numbers start small: a one-to-one scramble spreads them."""
-    z = (docs ^ (docs >> np.uint64(32))) * np.uint64(0x9E3779B97F4A7C15)
-    return np.asarray((z ^ (z >> np.uint64(29))) * np.uint64(0xBF58476D1CE4E5B9), np.uint64)

@@ -176,7 +176,7 @@ def test_three_nights_through_files(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         ("unique_id", "ids"): 4,
         ("exact_dedup", "hashes"): 3,
         ("minhash_dedup", "bands"): 14 + 14 + apart(near, story),
-        ("minhash_dedup", "members"): 2,
+        ("minhash_dedup", "published"): 2,
     }
     assert all((tmp_path / entry["path"]).is_file() for p in index.values() for e in p.values() for entry in e)
 

@@ -10,6 +10,7 @@ import functools
 import gzip
 import hashlib
 import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -269,13 +270,16 @@ class Failing:
 
     def __init__(self, store: Store, operations: int = 1 << 30) -> None:
         self.store, self.left, self.url = store, operations, store.url
+        self.one_at_a_time = threading.Lock()  # several threads read; two that count at once would count for one
 
     def __getattr__(self, name: str) -> Any:
         operation = getattr(self.store, name)
 
         def counted(*given: Any, **named: Any) -> Any:
-            self.left -= 1
-            if self.left < 0:
+            with self.one_at_a_time:
+                self.left -= 1
+                left = self.left
+            if left < 0:
                 raise Interrupted(f"{name} {given}")
             return operation(*given, **named)
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from operators.dedup.minhash import MinHashDedup
-from operators.phases import VERDICT, run_in_memory
+from operators.phases import VERDICT, Fold, Phase, run_in_memory
 from tests.operators.dedup.rows import Repartitioned, documents, dropped, fates, sample_texts, word
 from tests.operators.dedup.test_signature import edited, jaccard, shingles
 
@@ -105,10 +105,16 @@ def test_banding_from_a_threshold() -> None:
     assert MinHashDedup(threshold=0.8).banding == MinHashDedup(threshold=0.8, permutations=112).banding
 
 
-def test_partitions_grow_with_the_corpus() -> None:
-    counts = {phase.name: phase.partitions for phase in MinHashDedup().phases(100_000_000)}
-    assert counts == {"bands": 84, "components": 1, "members": 48, "keepers": 48}
-    assert {phase.partitions for phase in MinHashDedup().phases(1000)} == {1}
+def test_partitions_grow_with_the_corpus_and_shrink_with_the_memory() -> None:
+    def counts(rows: int, memory: int) -> dict[str, int]:
+        phases = MinHashDedup().phases(rows, memory)
+        return {phase.name: phase.partitions_in(memory) for phase in phases if isinstance(phase, Phase)}
+
+    assert counts(100_000_000, 2 << 30) == {"bands": 84, "published": 1, "keepers": 48}
+    assert counts(100_000_000, 4 << 30) == {"bands": 42, "published": 1, "keepers": 24}
+    assert counts(1000, 2 << 30) == {"bands": 1, "published": 1, "keepers": 1}
+    [fold] = [phase for phase in MinHashDedup().phases(10**10, 4 << 30) if isinstance(phase, Fold)]
+    assert fold.bytes == (2 << 30) + 10**10 // 8
 
 
 def test_no_rows() -> None:
