@@ -18,9 +18,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from operators.hashes import spread
 from operators.phases import PUBLISHED_NUMBER
 
 Docs = NDArray[np.uint64]
+NARROW = 1 << 32  # what uint32 can count
 CHUNK_ROWS = 1 << 13  # rows of one hash table: 16 k slots of 12 bytes stay in a core's cache
 STEP = np.uint64(1)
 LINKS_AT_ONCE = 1 << 20
@@ -68,12 +70,18 @@ def _first_rows(keys: Any, bits: Any) -> Any:
     return first
 
 
-def links(keys: NDArray[np.uint64], docs: Docs) -> tuple[Docs, Docs]:
-    """A star for each key: one edge from the first document that has it to each other one."""
-    if len(keys) >= 1 << 32:
+def first_rows(keys: NDArray[np.uint64]) -> NDArray[np.uint32]:
+    """For each row the first row that has its key. Keys should differ in their low bits, as hashes do."""
+    if len(keys) >= NARROW:
         raise ValueError(f"{len(keys)} rows in one partition: the limit is 2^32")
     bits = max(0, (len(keys) // CHUNK_ROWS).bit_length())
-    first = _first_rows(keys, np.uint64(bits))
+    first: NDArray[np.uint32] = _first_rows(keys, np.uint64(bits))
+    return first
+
+
+def links(keys: NDArray[np.uint64], docs: Docs) -> tuple[Docs, Docs]:
+    """A star for each key: one edge from the first document that has it to each other one."""
+    first = first_rows(keys)
     other = np.flatnonzero(first != np.arange(len(keys), dtype=np.uint32))
     return docs[first[other]], docs[other]
 
@@ -87,8 +95,9 @@ def _top(parent: Any, node: Any) -> Any:
 
 
 @numba.njit(nogil=True, cache=True)
-def _unite(left: Any, right: Any, parent: Any, joined: Any) -> None:
-    """Unite both ends of every edge under the smaller number; `joined` marks the edges that made two trees one."""
+def _unite(left: Any, right: Any, parent: Any) -> Any:
+    """Unite both ends of every edge under the smaller number; which edges made two trees one."""
+    joined = np.empty(left.shape[0], np.bool_)
     for edge in range(left.shape[0]):
         a, b = _top(parent, left[edge]), _top(parent, right[edge])
         joined[edge] = a != b
@@ -96,24 +105,13 @@ def _unite(left: Any, right: Any, parent: Any, joined: Any) -> None:
             parent[b] = a
         else:
             parent[a] = b
-    for node in range(parent.shape[0]):  # parents are smaller than their children, so theirs are final already
-        parent[node] = parent[parent[node]]
-
-
-def _united(left: Docs, right: Docs) -> tuple[Docs, NDArray[Any], NDArray[np.bool_]]:
-    """(the documents in order, the place of each one's root among them, the edges of a spanning forest)."""
-    docs, dense = np.unique(np.concatenate((left, right)), return_inverse=True)
-    width = np.uint32 if len(docs) < 1 << 32 else np.uint64
-    dense = dense.astype(width)
-    parent = np.arange(len(docs), dtype=width)
-    joined = np.empty(len(left), np.bool_)
-    _unite(dense[: len(left)], dense[len(left) :], parent, joined)
-    return docs, parent, joined
+    return joined
 
 
 def forest(left: Docs, right: Docs) -> tuple[Docs, Docs]:
     """The fewest of these edges that connect the same documents."""
-    _, _, joined = _united(left, right)
+    place = first_rows(spread(np.concatenate((left, right))))  # numbers the documents without sorting them
+    joined = _unite(place[: len(left)], place[len(left) :], np.arange(len(place), dtype=np.uint32))
     return left[joined], right[joined]
 
 
@@ -248,7 +246,7 @@ def _pairs(tables: Iterable[pa.Table], numbering: Numbering) -> Iterator[NDArray
 
 def _roots(links: Iterator[NDArray[np.uint64]], count: int, memory: int, folder: Path) -> NDArray[Any]:
     """The smallest number that each of `count` is connected to."""
-    width = np.dtype(np.uint32 if count < (1 << 32) - 1 else np.uint64)
+    width = np.dtype(np.uint32 if count < NARROW - 1 else np.uint64)
     if count * width.itemsize <= memory:
         return _block(links, 0, count, width, None)
     block = max(1, memory // (2 * width.itemsize))  # parents, and what lies below

@@ -4,13 +4,14 @@ Documents that agree in all rows of a band are linked, and all that are linked, 
 cluster of which one document stays. Only keys travel: 16 bytes a band, then edges, then ids.
 
 A build remembers every band it has seen with the number of the document that stands for it, and the ids of these
-numbers. A number is made of the id, so it is the same in every build, and its highest bit tells it from any `doc`.
+numbers; where candidates are compared, also a sketch of each document that stays.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
@@ -23,17 +24,20 @@ from pydantic import Field
 
 from operators.dedup.components import connect, forest, links
 from operators.dedup.keeper import COLUMNS, ROW_BYTES, candidates, verdicts
-from operators.dedup.signature import family, hash_bands, sign
-from operators.document import parameters, with_columns
-from operators.hashes import spread, xxh3_64
-from operators.phases import DOCUMENTS, HISTORY, MEMORY, PUBLISHED_NUMBER, Fold, GlobalOperator, Phase
+from operators.dedup.published import by, named, published, published_numbers, remember_ids
+from operators.dedup.signature import family, hash_bands, shingle_sets, sign
+from operators.dedup.verify import compare, groups, judge, remember_sketches, sketch_rows, with_root
+from operators.document import parameters
+from operators.phases import DOCUMENTS, HISTORY, MEMORY, Fold, GlobalOperator, Phase
 
 MOST_PERMUTATIONS = 10_000  # 40 kB a signature; RefinedWeb's 450 x 20 = 9,000 is the largest in use
 BANDS, ROWS = 14, 8  # FineWeb's: pairs above 0.72 are likelier found than not
 BAND_BYTES = 16  # a row of the key of one band and its document
-NUMBER_BYTES = 1  # a document, of rows on published ones: those that a night's documents are alike
+ID_BYTES = 72  # of an id and its number in the index, which is more than what is asked of it
+PAIR_BYTES = 48  # a document, for a pair and its root
+SHINGLES_BYTES = 500  # a document, where one in four sends those of 500 words
+MIN_SIMILARITY = 0.7
 PARENT_BYTES = 4  # a document, while they are fewer than 2^32
-NO_IDS = pl.DataFrame(schema={"doc": pl.UInt64, "id": pl.String})
 Count = Annotated[int, Field(ge=1, le=MOST_PERMUTATIONS)]
 
 
@@ -58,6 +62,8 @@ class MinHashDedup(GlobalOperator):
     shingle: Count = 5  # words
     char_shingle: Count = 8  # characters, for documents mostly in scripts without spaces
     seed: Annotated[int, Field(ge=0, le=2**64 - 1)] = 1
+    verify: Literal["off", "estimated", "exact"] = "off"  # compare candidates before they count, and how
+    min_similarity: Annotated[float, Field(gt=0, le=1)] | None = None  # of `verify`; unset: `threshold`, or 0.7
     scope: Literal["history", "build"] = "history"  # compared with this build and the published ones, or this alone
     revision: Literal[1] = 1
 
@@ -69,6 +75,8 @@ class MinHashDedup(GlobalOperator):
             raise ValueError(f"threshold: {self.threshold} derives bands and rows, so they cannot be given as well")
         if self.permutations is not None and self.threshold is None:
             raise ValueError(f"permutations: {self.permutations} has no effect without threshold")
+        if self.min_similarity is not None and self.verify == "off":
+            raise ValueError(f"min_similarity: {self.min_similarity} has no effect without verify")
         return self
 
     @property
@@ -86,31 +94,59 @@ class MinHashDedup(GlobalOperator):
             return self.bands, self.rows
         return optimal_banding(self.threshold, self.permutations or BANDS * ROWS)
 
+    @property
+    def least_similarity(self) -> float:
+        """The bound in force where candidates are compared."""
+        return self.min_similarity or self.threshold or MIN_SIMILARITY
+
     def phases(self, rows: int, memory: int = MEMORY) -> Sequence[Phase | Fold]:
-        bands, _ = self.banding
-        parents = PARENT_BYTES * rows
-        fold = functools.partial(connect, memory=memory // 2)
+        bands, hashes = self.banding
+        size = rows * bands * BAND_BYTES
+        banded = Phase("bands", {DOCUMENTS: self._bands}, _link, bytes=size, remember=_remember_bands)
+        connected = Fold("components", "bands", functools.partial(connect, memory=memory // 2))
+        connected = replace(connected, bytes=min(PARENT_BYTES * rows, memory // 2) + rows // 8)
+        known = Phase("published", {"components": published}, named, bytes=rows * ID_BYTES, remember=remember_ids)
+        members: dict[str, Callable[..., pa.Table]] = {DOCUMENTS: _members, "published": functools.partial(by, "root")}
+        keepers = Phase("keepers", members, _judge, bytes=rows * ROW_BYTES, own="components")
+        if self.verify == "off":
+            return [banded, connected, known, keepers]
+        least = self.least_similarity
+        size = rows * (bands * hashes + ROW_BYTES + (SHINGLES_BYTES if self.verify == "exact" else 0))
+        compared = functools.partial(compare, min_similarity=least)
+        maps = {"pairs": functools.partial(by, "right"), "components": functools.partial(by, "doc")}
         return [
-            Phase("bands", {DOCUMENTS: self._bands}, _link, bytes=rows * bands * BAND_BYTES, remember=_remember_bands),
-            Fold("components", "bands", fold, bytes=min(parents, memory // 2) + rows // 8),
-            Phase("published", {"components": _published}, _named, bytes=rows * NUMBER_BYTES, remember=_remember_ids),
-            Phase(
-                "keepers",
-                {DOCUMENTS: _members, "published": _by_root},
-                _judge,
-                bytes=rows * ROW_BYTES,
-                own="components",
+            replace(banded, reduce=groups),
+            Phase("pairs", {DOCUMENTS: self._sketches}, compared, size, own="bands", remember=remember_sketches),
+            replace(connected, source="pairs"),
+            known,
+            Phase("similar", maps, with_root, bytes=rows * PAIR_BYTES),
+            replace(
+                keepers,
+                maps=members | {"similar": functools.partial(by, "root")},
+                reduce=functools.partial(judge, reason="duplicate", min_similarity=least),
             ),
         ]
 
-    def _bands(self, docs: pa.Table) -> pa.Table:
-        """A row for each band of each document; texts shorter than one shingle have none and are never alike."""
+    def _signatures(self, docs: pa.Table) -> tuple[NDArray[np.uint32], NDArray[np.bool_]]:
+        """A signature for each document, and which have one: texts shorter than one shingle are never alike."""
         bands, rows = self.banding
         signatures, shingles = sign(docs["text"], family(self.seed, bands * rows), self.shingle, self.char_shingle)
-        signed = shingles > 0
+        return signatures[:, : bands * rows], shingles > 0
+
+    def _bands(self, docs: pa.Table) -> pa.Table:
+        """A row for each band of each document."""
+        signatures, signed = self._signatures(docs)
+        bands, rows = self.banding
         keys = hash_bands(signatures[signed], bands, rows)
         docs_of = docs["doc"].to_numpy()[signed]
         return pa.table({"key": pa.array(keys.ravel()), "doc": pa.array(np.repeat(docs_of, bands))})
+
+    def _shingles(self, texts: pa.ChunkedArray) -> pa.LargeListArray:
+        return shingle_sets(texts, self.shingle, self.char_shingle)
+
+    def _sketches(self, docs: pa.Table, met: pa.Table | None = None) -> pa.Table:
+        """What is compared of each document."""
+        return sketch_rows(docs, *self._signatures(docs), met, self._shingles if self.verify == "exact" else None)
 
 
 def _link(parts: Mapping[str, pa.Table]) -> pa.Table:
@@ -120,30 +156,12 @@ def _link(parts: Mapping[str, pa.Table]) -> pa.Table:
     return pa.table({"left": pa.array(left), "right": pa.array(right)})
 
 
-def _published(components: pa.Table) -> pa.Table:
-    """The published documents among the components, by their numbers."""
-    found = components.filter(pa.array(_numbers(components, "doc") >= PUBLISHED_NUMBER))
-    return with_columns(found, {"key": pa.array(spread(_numbers(found, "doc")))})
-
-
-def _named(parts: Mapping[str, pa.Table]) -> pa.Table:
-    """Their ids, as far as a visible build has published them."""
-    components = pl.DataFrame(parts["components"]).select("doc", "root")
-    ids = pl.DataFrame(parts[HISTORY]).select("doc", "id").unique() if HISTORY in parts else NO_IDS
-    named: pa.Table = ids.join(components, on="doc").select("id", "root").to_arrow()
-    return named
-
-
 def _members(docs: pa.Table, components: pa.Table) -> pa.Table:
     """What the keeper rule must know of the documents that are alike others."""
     at = pc.index_in(docs["doc"], value_set=components["doc"].combine_chunks())
     alike = pc.is_valid(at)
     rows = candidates(docs.filter(alike))
-    return _by_root(rows.append_column("root", components["root"].take(at.filter(alike))))
-
-
-def _by_root(rows: pa.Table) -> pa.Table:
-    return with_columns(rows, {"key": pa.array(spread(_numbers(rows, "root")))})
+    return by("root", rows.append_column("root", components["root"].take(at.filter(alike))))
 
 
 def _judge(parts: Mapping[str, pa.Table]) -> pa.Table:
@@ -155,20 +173,6 @@ def _remember_bands(rows: pa.Table | None, docs: pa.Table) -> pa.Table:
     numbers = pl.DataFrame({"doc": _numbers(docs, "doc"), "number": published_numbers(docs["keeper"])})
     remembered: pa.Table = pl.DataFrame(rows).join(numbers, on="doc").select("key", doc="number").to_arrow()
     return remembered
-
-
-def _remember_ids(_: pa.Table | None, docs: pa.Table) -> pa.Table:
-    """The ids of the documents that stay, by number; a published one is in the index of its own build."""
-    frame = pl.DataFrame(docs).filter(~pl.col("published"))
-    ids = frame.select("keeper").unique().to_arrow()["keeper"].cast(pa.string())
-    numbers = published_numbers(ids)
-    return pa.table({"key": pa.array(spread(numbers)), "doc": pa.array(numbers), "id": ids})
-
-
-def published_numbers(ids: pa.ChunkedArray) -> NDArray[np.uint64]:
-    """What stands for documents of published builds where new ones are named by `doc`. Should two ids have the same, a
-    new document is told to duplicate the one in place of the other: it goes in any case."""
-    return np.asarray(PUBLISHED_NUMBER | (xxh3_64(ids) >> np.uint64(1)), np.uint64)
 
 
 def _numbers(table: pa.Table, column: str) -> NDArray[np.uint64]:

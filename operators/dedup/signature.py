@@ -8,7 +8,7 @@ holds the minimum of each. On 4,000 pairs of real documents its error is that of
 from __future__ import annotations
 
 import functools
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numba
 import numpy as np
@@ -16,6 +16,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from operators.dedup.words import GOLDEN, buffers, frozen, splitmix, tables, word_hashes
+
+if TYPE_CHECKING:
+    from datasketch import MinHash
 
 BASE = np.uint64(GOLDEN)
 MIX1 = np.uint64(0xBF58476D1CE4E5B9)
@@ -120,6 +123,39 @@ def sign(
 
 
 @numba.njit(nogil=True, cache=True)
+def _shingle_sets(data: Any, offsets: Any, tables: Any, lengths: Any, out: Any, bounds: Any) -> None:
+    longest = 0
+    for d in range(bounds.shape[0] - 1):
+        longest = max(longest, offsets[d + 1] - offsets[d])
+    room = longest // 2 + 3
+    words = np.empty(room, np.uint64)
+    sums = np.empty(room, np.uint64)
+    shingles = np.empty(room, np.uint32)
+    n = np.uint64(0)
+    for d in range(bounds.shape[0] - 1):
+        count, spaceless = word_hashes(data, offsets[d], offsets[d + 1], tables, words)
+        length = lengths[1] if spaceless + spaceless > count else lengths[0]
+        runs = shingle_hashes(words, count, length, sums, shingles)
+        ordered = np.sort(shingles[:runs])
+        for i in range(runs):
+            if i == 0 or ordered[i] != ordered[i - 1]:
+                out[n] = ordered[i]
+                n += STEP
+        bounds[d + 1] = n
+
+
+def shingle_sets(column: pa.ChunkedArray | pa.Array, shingle: int, char_shingle: int) -> pa.LargeListArray:
+    """The distinct shingle hashes of each text, ascending: lists of uint32."""
+    data, offsets = buffers(column)
+    rows = len(offsets) - 1
+    bounds = np.zeros(rows + 1, np.int64)
+    out = np.empty(int(offsets[-1] - offsets[0]) // 2 + 3 * rows, np.uint32)  # no text has more words
+    lengths = np.array([shingle, char_shingle], np.uint64)
+    _shingle_sets(data, offsets, tables(), lengths, out, bounds)
+    return pa.LargeListArray.from_arrays(pa.array(bounds), pa.array(out[: bounds[-1]]))
+
+
+@numba.njit(nogil=True, cache=True)
 def _hash_bands(signatures: Any, rows: Any, out: Any) -> None:
     for d in range(out.shape[0]):
         for band in range(out.shape[1]):
@@ -136,3 +172,16 @@ def hash_bands(signatures: NDArray[np.uint32], bands: int, rows: int) -> NDArray
     out = np.empty((len(signatures), bands), np.uint64)
     _hash_bands(signatures, rows, out)
     return out
+
+
+def as_datasketch(signature: NDArray[np.uint32], hashes: Family) -> MinHash:
+    """The signature of one text as datasketch's MinHash, to compare, index and merge there with others of its family.
+
+    Other families have another seed, by which datasketch refuses them. It hashes what `update` is given in its own way,
+    so that makes no sense here.
+    """
+    from datasketch import MinHash  # here, because it takes a second to import and few need it
+
+    functions = np.stack(hashes)[:, : len(signature)]
+    seed = int(hashes.factor[0])
+    return MinHash(seed=seed, hashvalues=signature, permutations=functions, scheme="affine32")

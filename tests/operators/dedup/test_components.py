@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from operators.dedup.components import CHUNK_ROWS, connect, forest, links
+from operators.dedup import components as module
+from operators.dedup.components import CHUNK_ROWS, connect, first_rows, forest, links
 from operators.phases import PUBLISHED_NUMBER
 
 EDGES = st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)), max_size=60)
@@ -63,6 +64,9 @@ def test_connect_against_spreading_labels(memory: int, parts: list[list[tuple[in
     tables = [table(part) for part in parts]
     shuffle.shuffle(tables)  # type: ignore[attr-defined]
     assert connected(tables, SIZES, memory) == expected
+    with pytest.MonkeyPatch.context() as patch:  # as if there were more documents than uint32 can count
+        patch.setattr(module, "NARROW", 1)
+        assert connected(tables, SIZES, 2 * memory) == expected
 
 
 @given(EDGES)
@@ -86,6 +90,12 @@ def test_links_are_a_star_for_each_key(values: list[int], shift: int) -> None:
     listed = keys.tolist()
     expected = [(100 + listed.index(k), 100 + row) for row, k in enumerate(listed) if listed.index(k) != row]
     assert list(zip(left.tolist(), right.tolist(), strict=True)) == expected
+
+
+def test_more_rows_than_can_be_numbered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "NARROW", 3)
+    with pytest.raises(ValueError, match="3 rows in one partition"):
+        first_rows(np.zeros(3, np.uint64))
 
 
 def test_links_of_many_rows() -> None:

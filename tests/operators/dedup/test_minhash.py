@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pydantic
 import pytest
 from datasketch import MinHashLSH
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from operators.dedup.minhash import MinHashDedup
+from operators.dedup.signature import family, sign
 from operators.phases import VERDICT, Fold, Phase, run_in_memory
 from tests.operators.dedup.rows import Repartitioned, documents, dropped, fates, sample_texts, word
 from tests.operators.dedup.test_signature import edited, jaccard, shingles
@@ -89,6 +91,9 @@ def test_every_member_has_a_verdict() -> None:
         ({"permutations": 4096, "threshold": 0.8}, r"(?s)permutations.*4096"),
         ({"bands": 20, "threshold": 0.8}, "threshold: 0.8 derives bands and rows"),
         ({"scope": "all"}, r"(?s)scope.*'all'"),
+        ({"verify": "on"}, r"(?s)verify.*'on'"),
+        ({"min_similarity": 0.8}, "min_similarity: 0.8 has no effect without verify"),
+        ({"verify": "exact", "min_similarity": 1.5}, r"(?s)min_similarity.*input_value=1.5"),
         ({"band": 3}, "band"),
     ],
 )
@@ -106,15 +111,45 @@ def test_banding_from_a_threshold() -> None:
 
 
 def test_partitions_grow_with_the_corpus_and_shrink_with_the_memory() -> None:
-    def counts(rows: int, memory: int) -> dict[str, int]:
-        phases = MinHashDedup().phases(rows, memory)
+    def counts(rows: int, memory: int, **fields: Any) -> dict[str, int]:
+        phases = MinHashDedup(**fields).phases(rows, memory)
         return {phase.name: phase.partitions_in(memory) for phase in phases if isinstance(phase, Phase)}
 
-    assert counts(100_000_000, 2 << 30) == {"bands": 84, "published": 1, "keepers": 48}
-    assert counts(100_000_000, 4 << 30) == {"bands": 42, "published": 1, "keepers": 24}
+    assert counts(100_000_000, 2 << 30) == {"bands": 84, "published": 27, "keepers": 48}
+    assert counts(100_000_000, 4 << 30) == {"bands": 42, "published": 14, "keepers": 24}
     assert counts(1000, 2 << 30) == {"bands": 1, "published": 1, "keepers": 1}
-    [fold] = [phase for phase in MinHashDedup().phases(10**10, 4 << 30) if isinstance(phase, Fold)]
-    assert fold.bytes == (2 << 30) + 10**10 // 8
+    verified = {"bands": 84, "pairs": 90, "published": 27, "similar": 18, "keepers": 48}
+    assert counts(100_000_000, 2 << 30, verify="estimated") == verified
+    assert counts(100_000_000, 2 << 30, verify="exact") == verified | {"pairs": 276}
+    for verify in ("off", "exact"):
+        [fold] = [p for p in MinHashDedup(verify=verify).phases(10**10, 4 << 30) if isinstance(p, Fold)]
+        assert fold.bytes == (2 << 30) + 10**10 // 8
+
+
+def reference(operator: MinHashDedup, rows: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
+    """The same with a dictionary of bands, and labels spread until nothing changes."""
+    bands, width = operator.banding
+    texts = pa.array([row["text"] for row in rows], pa.large_string())
+    signatures, shingles = sign(texts, family(operator.seed, bands * width), operator.shingle, operator.char_shingle)
+    meet: dict[Any, list[int]] = {}
+    for k, signature in enumerate(signatures.tolist()):
+        for band in range(bands if shingles[k] else 0):
+            meet.setdefault((band, *signature[band * width : (band + 1) * width]), []).append(k)
+    label, before = list(range(len(rows))), []
+    while label != before:
+        before = list(label)
+        for own in meet.values():
+            low = min(label[k] for k in own)
+            for k in own:
+                label[k] = low
+    found = []
+    for root in set(label):
+        members = [row for row, low in zip(rows, label, strict=True) if low == root]
+        best = min(members, key=lambda row: (-(row["priority"] or 0), -len(row["text"]), row["id"]))["id"]
+        cluster, size = min(row["id"] for row in members), len(members)
+        for i in (row["id"] for row in members if size > 1):
+            found.append((i, *(("", "") if i == best else ("duplicate", best)), cluster, size))
+    return sorted(found)
 
 
 def test_no_rows() -> None:
@@ -147,16 +182,18 @@ def test_layout_does_not_matter(seed: int, cuts: list[int], order: list[int], pa
     units = [table.slice(a, b - a) for a, b in zip(bounds, bounds[1:], strict=False)]
     shuffled = [units[k] for k in order if k < len(units)]
     operator = MinHashDedup(bands=6, rows=3, shingle=2)
-    expected = fates(operator, [table])
+    expected = reference(operator, rows)
     assert expected
+    assert fates(operator, [table]) == expected
     assert fates(Repartitioned(operator, partitions), shuffled) == expected
-    by_cluster: dict[str, list[tuple[Any, ...]]] = {}
-    for fate in expected:
-        by_cluster.setdefault(fate[3], []).append(fate)
-    fields = {row["id"]: (-(row["priority"] or 0), -len(row["text"]), row["id"]) for row in rows}
-    for cluster, members in by_cluster.items():
-        ids = [i for i, *_ in members]
-        assert min(ids) == cluster
-        assert {size for *_, size in members} == {len(ids)}
-        keeper = min(ids, key=fields.__getitem__)
-        assert {i: kept for i, _, kept, _, _ in members} == {i: "" if i == keeper else keeper for i in ids}
+
+
+@pytest.mark.parametrize("verify", ["off", "estimated", "exact"])
+def test_all_alike_and_none_alike(verify: Any) -> None:
+    operator = Repartitioned(MinHashDedup(verify=verify), [3, 1, 2])
+    same = documents([{"id": f"d{k:03}", "text": STORY} for k in range(300)])
+    expected = [("d000", "", "", "d000", 300)]
+    expected += [(f"d{k:03}", "duplicate", "d000", "d000", 300) for k in range(1, 300)]
+    assert fates(operator, [same.slice(200), same.slice(0, 200)]) == expected
+    apart = documents([{"text": " ".join(word(20 * k + i) for i in range(20))} for k in range(300)])
+    assert fates(operator, [apart.slice(0, 100), apart.slice(100)]) == []

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from operators.dedup.exact import ExactDedup
-from operators.dedup.minhash import MinHashDedup, published_numbers
+from operators.dedup.minhash import MinHashDedup
+from operators.dedup.published import published_numbers
 from operators.dedup.unique_id import UniqueId
 from operators.phases import (
     DOCUMENTS,

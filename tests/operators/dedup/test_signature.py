@@ -5,11 +5,11 @@ import hashlib
 import numpy as np
 import pyarrow as pa
 import pytest
-from datasketch import MinHash
+from datasketch import MinHash, MinHashLSH
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from operators.dedup.signature import Family, family, hash_bands, shingle_hashes, sign
+from operators.dedup.signature import Family, as_datasketch, family, hash_bands, shingle_hashes, shingle_sets, sign
 from operators.dedup.words import buffers, tables, word_hashes
 from tests.operators.dedup.rows import sample_texts, word
 
@@ -138,6 +138,41 @@ def test_slices_give_slices(texts: list[str | None], start: int, length: int) ->
         assert np.array_equal(part_counts, counts[start : start + length])
         chunked, _ = sign(pa.chunked_array([column.slice(0, start), column.slice(start)]), hashes, 2, 3)
         assert np.array_equal(chunked, whole)
+        sets = shingle_sets(column, 2, 3).to_pylist()
+        assert shingle_sets(column.slice(start, length), 2, 3).to_pylist() == sets[start : start + length]
+        assert [len(found) > 0 for found in sets] == (counts > 0).tolist()
+        assert all(found == sorted(set(found)) for found in sets)
+
+
+def test_shingle_sets() -> None:
+    texts = [FOX, "", "one two three four", f"{FOX} {FOX}", "日本語の文書は空白なしで書かれています。"]
+    found = shingle_sets(pa.array(texts), 5, 8).to_pylist()
+    assert found[0] == sorted(shingles(FOX))
+    assert found[1:3] == [[], []]
+    assert set(found[0]) < set(found[3])
+    assert len(found[4]) == 12
+
+
+def test_signatures_in_datasketch() -> None:
+    """They compare, are found by its index, and merge as if they had been made there."""
+    hashes = family(3, 112)
+    texts = [FOX, edited(FOX, 7), " ".join(word(k) for k in range(40))]
+    signatures, _ = sign(pa.array(texts), hashes, 5, 8)
+    sketches = [as_datasketch(signature, hashes) for signature in signatures]
+    assert sketches[0].jaccard(sketches[1]) == (signatures[0] == signatures[1]).mean() > 0
+    lsh = MinHashLSH(num_perm=112, params=(14, 8))
+    for k, sketch in enumerate(sketches):
+        lsh.insert(k, sketch)
+    copy, _ = sign(pa.array([FOX.upper()]), hashes, 5, 8)
+    assert lsh.query(as_datasketch(copy[0], hashes)) == [0]
+    merged = MinHash.union(*sketches)
+    assert np.array_equal(merged.hashvalues, signatures.min(axis=0))
+    other, _ = sign(pa.array([FOX]), family(4, 112), 5, 8)
+    for stranger in (as_datasketch(other[0], family(4, 112)), MinHash(num_perm=112)):
+        with pytest.raises(ValueError, match="seeds"):
+            sketches[0].jaccard(stranger)
+    odd, _ = sign(pa.array([FOX]), family(3, 10), 5, 8)
+    assert as_datasketch(odd[0, :10], family(3, 10)).jaccard(as_datasketch(signatures[0, :10], hashes)) == 1
 
 
 def test_equal_bands_only_at_equal_places() -> None:
