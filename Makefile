@@ -44,6 +44,7 @@ soak: install
 
 peers: install .venv-peers/.installed
 	.venv-peers/bin/python tests/peers/datatrove_filters.py
+	.venv-peers/bin/python tests/peers/datatrove_minhash.py
 
 .venv-peers/.installed: tests/peers/requirements-peers.txt
 	$(PYTHON) -m venv .venv-peers

@@ -15,16 +15,17 @@ from dataclasses import replace
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
-import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 import pydantic
 from numpy.typing import NDArray
 from pydantic import Field
 
+from operators.dedup import datatrove
 from operators.dedup.components import connect, forest, links
 from operators.dedup.keeper import COLUMNS, ROW_BYTES, candidates, verdicts
 from operators.dedup.published import by, named, published, published_numbers, remember_ids
+from operators.dedup.scope import Scope, recalls
 from operators.dedup.signature import family, hash_bands, shingle_sets, sign
 from operators.dedup.verify import compare, groups, judge, remember_sketches, sketch_rows, with_root
 from operators.document import parameters
@@ -32,6 +33,7 @@ from operators.phases import DOCUMENTS, HISTORY, MEMORY, Fold, GlobalOperator, P
 
 MOST_PERMUTATIONS = 10_000  # 40 kB a signature; RefinedWeb's 450 x 20 = 9,000 is the largest in use
 BANDS, ROWS = 14, 8  # FineWeb's: pairs above 0.72 are likelier found than not
+CHAR_SHINGLE = 8
 BAND_BYTES = 16  # a row of the key of one band and its document
 ID_BYTES = 72  # of an id and its number in the index, which is more than what is asked of it
 PAIR_BYTES = 48  # a document, for a pair and its root
@@ -55,16 +57,17 @@ class MinHashDedup(GlobalOperator):
     """Two documents of Jaccard similarity J become candidates with probability 1 - (1 - J^rows)^bands."""
 
     name: ClassVar[str] = "minhash_dedup"
+    mode: Literal["corpusmill", "datatrove"] = "corpusmill"  # whose signatures
     bands: Count = BANDS
     rows: Count = ROWS
     threshold: Annotated[float, Field(gt=0, lt=1)] | None = None  # instead of bands and rows: derives them
     permutations: Annotated[int, Field(ge=2, le=1024)] | None = None  # hash functions that `threshold` may use
     shingle: Count = 5  # words
-    char_shingle: Count = 8  # characters, for documents mostly in scripts without spaces
+    char_shingle: Count = CHAR_SHINGLE  # characters, for documents mostly in scripts without spaces
     seed: Annotated[int, Field(ge=0, le=2**64 - 1)] = 1
     verify: Literal["off", "estimated", "exact"] = "off"  # compare candidates before they count, and how
     min_similarity: Annotated[float, Field(gt=0, le=1)] | None = None  # of `verify`; unset: `threshold`, or 0.7
-    scope: Literal["history", "build"] = "history"  # compared with this build and the published ones, or this alone
+    scope: Scope = "history"  # compared with this build and the published ones, or this alone, or this and a list
     revision: Literal[1] = 1
 
     @pydantic.model_validator(mode="after")
@@ -75,13 +78,17 @@ class MinHashDedup(GlobalOperator):
             raise ValueError(f"threshold: {self.threshold} derives bands and rows, so they cannot be given as well")
         if self.permutations is not None and self.threshold is None:
             raise ValueError(f"permutations: {self.permutations} has no effect without threshold")
+        if self.mode == "datatrove" and self.char_shingle != CHAR_SHINGLE:
+            raise ValueError(f"char_shingle: {self.char_shingle} has no effect with mode: datatrove")
+        if self.mode == "datatrove" and self.seed >= 2**32:
+            raise ValueError(f"seed: {self.seed} is not below 2^32, as it must be with mode: datatrove")
         if self.min_similarity is not None and self.verify == "off":
             raise ValueError(f"min_similarity: {self.min_similarity} has no effect without verify")
         return self
 
     @property
-    def recalls(self) -> bool:
-        return self.scope == "history"
+    def recalls(self) -> bool | tuple[str, ...]:
+        return recalls(self.scope)
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -111,7 +118,8 @@ class MinHashDedup(GlobalOperator):
         if self.verify == "off":
             return [banded, connected, known, keepers]
         least = self.least_similarity
-        size = rows * (bands * hashes + ROW_BYTES + (SHINGLES_BYTES if self.verify == "exact" else 0))
+        shingles = SHINGLES_BYTES * (2 if self.mode == "datatrove" else 1)  # of 64 or 32 bits
+        size = rows * (bands * hashes + ROW_BYTES + (shingles if self.verify == "exact" else 0))
         compared = functools.partial(compare, min_similarity=least)
         maps = {"pairs": functools.partial(by, "right"), "components": functools.partial(by, "doc")}
         return [
@@ -127,9 +135,12 @@ class MinHashDedup(GlobalOperator):
             ),
         ]
 
-    def _signatures(self, docs: pa.Table) -> tuple[NDArray[np.uint32], NDArray[np.bool_]]:
+    def _signatures(self, docs: pa.Table) -> tuple[NDArray[np.uint32] | NDArray[np.uint64], NDArray[np.bool_]]:
         """A signature for each document, and which have one: texts shorter than one shingle are never alike."""
         bands, rows = self.banding
+        if self.mode == "datatrove":
+            wide, shingles = datatrove.sign(docs["text"], datatrove.family(self.seed, bands * rows), self.shingle)
+            return wide[:, : bands * rows], shingles > 0
         signatures, shingles = sign(docs["text"], family(self.seed, bands * rows), self.shingle, self.char_shingle)
         return signatures[:, : bands * rows], shingles > 0
 
@@ -142,6 +153,8 @@ class MinHashDedup(GlobalOperator):
         return pa.table({"key": pa.array(keys.ravel()), "doc": pa.array(np.repeat(docs_of, bands))})
 
     def _shingles(self, texts: pa.ChunkedArray) -> pa.LargeListArray:
+        if self.mode == "datatrove":
+            return datatrove.shingle_sets(texts, self.shingle)
         return shingle_sets(texts, self.shingle, self.char_shingle)
 
     def _sketches(self, docs: pa.Table, met: pa.Table | None = None) -> pa.Table:
@@ -170,9 +183,9 @@ def _judge(parts: Mapping[str, pa.Table]) -> pa.Table:
 
 def _remember_bands(rows: pa.Table | None, docs: pa.Table) -> pa.Table:
     """Each band with the document that stands for its own, so that a copy of a copy is found."""
-    numbers = pl.DataFrame({"doc": _numbers(docs, "doc"), "number": published_numbers(docs["keeper"])})
-    remembered: pa.Table = pl.DataFrame(rows).join(numbers, on="doc").select("key", doc="number").to_arrow()
-    return remembered
+    assert rows is not None
+    at = _numbers(docs, "doc").searchsorted(_numbers(rows, "doc"))  # ascending, and all there
+    return pa.table({"key": rows["key"], "doc": pa.array(published_numbers(docs["keeper"])[at])})
 
 
 def _numbers(table: pa.Table, column: str) -> NDArray[np.uint64]:

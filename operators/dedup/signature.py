@@ -167,7 +167,7 @@ def _hash_bands(signatures: Any, rows: Any, out: Any) -> None:
             out[d, band] = h ^ (h >> np.uint64(31))
 
 
-def hash_bands(signatures: NDArray[np.uint32], bands: int, rows: int) -> NDArray[np.uint64]:
+def hash_bands(signatures: NDArray[np.uint32] | NDArray[np.uint64], bands: int, rows: int) -> NDArray[np.uint64]:
     """A 64-bit hash of each band, its number included: equal bands of two documents give equal hashes."""
     out = np.empty((len(signatures), bands), np.uint64)
     _hash_bands(signatures, rows, out)
