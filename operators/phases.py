@@ -86,7 +86,8 @@ class Phase:
 @dataclass(frozen=True)
 class Fold:
     """All that phase `source` returned, in one process: `fold` gets its tables, to be gone through as often as needed,
-    and the number of documents in each unit; it yields tables of bounded size, at least one. `bytes` estimates what it holds."""
+    and the number of documents in each unit; it yields tables of bounded size, at least one. `bytes` estimates what it
+    holds."""
 
     name: str
     source: str
@@ -111,8 +112,8 @@ class GlobalOperator:
         return ("cluster", "cluster_size")
 
     @property
-    def recalls(self) -> bool:
-        """Whether this build is compared with what earlier ones remember."""
+    def recalls(self) -> bool | tuple[str, ...]:
+        """Whether this build is compared with what the published ones remember, or the builds it is compared with."""
         return False
 
     def phases(self, rows: int, memory: int = MEMORY) -> Sequence[Phase | Fold]:

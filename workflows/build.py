@@ -18,9 +18,9 @@ from cluster import commit
 from cluster.commit import LogEntry
 from cluster.storage import StorageError, Store, check_writable, open_store
 from operators.limit import Limit
-from workflows.corpus import newest_build, save_build, save_listing
+from workflows.corpus import committed_build, newest_build, save_build, save_listing
 from workflows.explain import dropped_samples, quarantine_samples
-from workflows.global_stage import estimate, memory_of, run_global_stage
+from workflows.global_stage import check_history, estimate, memory_of, run_global_stage
 from workflows.inputs import check_columns, snapshot
 from workflows.map_stage import check_inputs, run_map_stage
 from workflows.recipe import ParameterError, Params, Recipe, RecipeError, load_recipe, load_workflow
@@ -41,6 +41,7 @@ from workflows.stage import (
     load_manifest,
     mark_used,
     parameters_of,
+    recalling,
     save_manifest,
     sweep,
 )
@@ -121,10 +122,26 @@ def prepare(
         stage = _stage_named(stage, until)
     if force is not None:
         _stage_named(stage, force)
-    job = Job(store, recipe, inputs, progress or Progress())
+    job = Job(store, recipe, inputs, progress or Progress(), listed=listed_builds(stage, store))
     check_inputs(job)
     check_columns(stage, job)
+    check_history(stage, job)
     return Prepared(recipe, stage, job, ignored, parent)
+
+
+def listed_builds(stage: Stage, store: Store) -> dict[str, Manifest]:
+    """The manifests of the builds that operators name to be compared with. Raises RecipeError for one that was never
+    committed."""
+    found: dict[str, Manifest] = {}
+    for step in (step for one in stage.chain() for step in recalling(one)):
+        for build in step.operator.recalls if isinstance(step.operator.recalls, tuple) else ():
+            digests = (entry.manifests[build] for entry in commit.entries(store) if build in entry.manifests)
+            if build not in found and (digest := next(digests, None)) is None:
+                told = "`corpusmill log` names those that were"
+                raise RecipeError(f"params.{step.name}: scope: {build!r} was never committed to {store.url}; {told}")
+            if build not in found:
+                found[build] = committed_build(store, build, str(digest))
+    return found
 
 
 def _stage_named(stage: Stage, name: str) -> Stage:
@@ -296,7 +313,7 @@ def _build_manifest(prepared: Prepared, manifests: Sequence[Manifest], seconds: 
             "listing": save_listing(job.store, build_id(prepared), job.inputs),
             "ignored": list(prepared.ignored),
         },
-        "history": [before["build_id"] for before in job.history],
+        "history": list(dict.fromkeys([*(before["build_id"] for before in job.history), *job.listed])),
         "seconds": round(seconds, 3),
         "stages": list(manifests),
         "documents": last["kept"],

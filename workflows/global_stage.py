@@ -6,9 +6,9 @@ columns the verdicts add and the ranges they cut out of the text. The text is no
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -53,11 +53,13 @@ from workflows.stage import (
     basis_of,
     characters,
     folder_of,
+    recalled_builds,
     recalling,
     remembered,
     summarise,
 )
 
+READERS = 16  # threads that ask the store for files
 HISTORY_SHARE = 2  # of what a process may take goes to the index of published builds that one reduce goes through
 PROFILED = ("id", "chars", "source", "language", "language_score")
 
@@ -124,16 +126,31 @@ def row_file(folder: str, number: int) -> str:
 
 
 def check_history(stage: Stage, job: Job) -> None:
-    """Raises RecipeError where a published build remembers nothing that an operator could compare with."""
+    """Raises RecipeError where a build that is compared with remembers nothing that an operator could compare."""
     for one in stage.chain():
-        for step, build in itertools.product(recalling(one), job.history):
-            before = next((found for found in build["stages"] if found["name"] == one.name), None)
-            if problem := _incomparable(step, before):
-                scope = "set `scope: build` to compare with nothing published, or " * hasattr(step.operator, "scope")
-                raise RecipeError(
-                    f"params.{step.name}: {problem} in the published build {build['build_id']}, to compare with: "
-                    f"{scope}replace what is published by a new `build`"
-                )
+        for step in recalling(one):
+            for build in recalled_builds(step, job):
+                before = next((found for found in build["stages"] if found["name"] == one.name), None)
+                problem = _incomparable(step, before)
+                if isinstance(step.operator.recalls, tuple):
+                    problem = problem or _collected(step, before, job.store)
+                    kind, wayout = "listed", "leave it out of `scope`"
+                else:
+                    scope = "set `scope: build` to compare with nothing published, or "
+                    wayout = scope * hasattr(step.operator, "scope") + "replace what is published by a new `build`"
+                    kind = "published"
+                if problem:
+                    where = f"in the {kind} build {build['build_id']}, to compare with"
+                    raise RecipeError(f"params.{step.name}: {problem} {where}: {wayout}")
+
+
+def _collected(step: Step, before: Manifest | None, store: Store) -> str | None:
+    """Whether files of a build that need not be visible are gone."""
+    index = before["files"][INDEX][step.name] if before else {}
+    keys = [entry["path"] for entries in index.values() for entry in entries]
+    with ThreadPoolExecutor(READERS) as pool:
+        gone = list(pool.map(store.exists, keys)).count(False)
+    return f"{gone} of {len(keys)} files of its index were collected by gc" if gone else None
 
 
 def _incomparable(step: Step, before: Manifest | None) -> str | None:
@@ -221,7 +238,7 @@ def _run_operator(passes: Passes, step: Step, verdicts: tuple[Routed, ...]) -> t
     operator: GlobalOperator = step.operator
     store, files = passes.job.store, passes.upstream["files"]["kept"]
     columns = tuple(dict.fromkeys(["id", *operator.needs]))
-    history = remembered(passes.stage, step.name, passes.job) if operator.recalls else {}
+    history = remembered(passes.stage, step, passes.job) if operator.recalls else {}
     outputs: dict[str, list[Any]] = {DOCUMENTS: files}
     routed: dict[str, tuple[str, ...]] = {}
     remembering: list[Remembering] = []

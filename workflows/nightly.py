@@ -62,7 +62,8 @@ def prepare_night(path: str | Path, progress: Progress | None = None) -> Night:
         if prepared.recipe.on_changed_input == "refuse":
             raise StageError(_refusal(changes.changed))
         return Night(prepared, changes, whole=True)
-    stage = _as_published(prepared.stage, published[-1]) if published else prepared.stage
+    tokenized = [before for before in published if before["documents"]]  # a night of which nothing stayed has none
+    stage = _as_published(prepared.stage, tokenized[-1]) if tokenized else prepared.stage
     job = dataclasses.replace(prepared.job, inputs=changes.new, history=tuple(published), fingerprints={})
     check_history(stage, job)
     return Night(dataclasses.replace(prepared, op="nightly", stage=stage, job=job), changes, whole=False)

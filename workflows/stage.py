@@ -107,6 +107,9 @@ class Job:
     inputs: tuple[dict[str, Any], ...]  # the snapshot: url, rel, size, version, source, priority, weight
     progress: Progress = Progress()
     history: tuple[Manifest, ...] = ()  # of the published builds that this one is deduplicated against, oldest first
+    listed: Mapping[str, Manifest] = field(
+        default_factory=dict
+    )  # builds that operators name to be compared with, by id
     fingerprints: dict[str, str] = field(default_factory=dict)  # by stage, as `fingerprint` has found them
 
 
@@ -131,8 +134,8 @@ def _fingerprint(stage: Stage, job: Job) -> str:
         own["inputs"] = sorted(listing, key=repr)
         own["fields"] = job.recipe.fields.model_dump()
         own["on_bad_file"] = job.recipe.on_bad_file
-    recalled = {step.name: remembered(stage, step.name, job) for step in recalling(stage)}
-    if job.history and recalled:
+    recalled = {step.name: remembered(stage, step, job) for step in recalling(stage) if recalled_builds(step, job)}
+    if recalled:
         own["history"] = {
             name: {phase: sorted(entry["sha256"] for entry in entries) for phase, entries in found.items()}
             for name, found in recalled.items()
@@ -149,11 +152,18 @@ def recalling(stage: Stage) -> list[Step]:
     return [step for step in stage.steps if isinstance(step.operator, GlobalOperator) and step.operator.recalls]
 
 
-def remembered(stage: Stage, operator: str, job: Job) -> dict[str, list[Entry]]:
-    """The index files of the published builds for an operator of the stage, by phase."""
+def recalled_builds(step: Step, job: Job) -> tuple[Manifest, ...]:
+    """The builds that a step compares this one with: those it names, else the published ones."""
+    recalls = step.operator.recalls
+    return tuple(job.listed[build] for build in recalls) if isinstance(recalls, tuple) else job.history
+
+
+def remembered(stage: Stage, step: Step, job: Job) -> dict[str, list[Entry]]:
+    """The index files of these builds for a step of the stage, by phase."""
     found: dict[str, list[Entry]] = {}
-    for before in (one for build in job.history for one in build["stages"] if one["name"] == stage.name):
-        for phase, entries in before["files"].get(INDEX, {}).get(operator, {}).items():
+    builds = recalled_builds(step, job)
+    for before in (one for build in builds for one in build["stages"] if one["name"] == stage.name):
+        for phase, entries in before["files"].get(INDEX, {}).get(step.name, {}).items():
             found.setdefault(phase, []).extend(entries)
     return found
 

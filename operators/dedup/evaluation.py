@@ -77,7 +77,9 @@ class EvaluationSets:
                 raise ValueError(f"sets.{name}: {file.path}: {error}") from None
             grams, sizes = _keys(texts, self.ngram, self.shortest)
             if not len(grams.key):
-                raise ValueError(f"sets.{name}: {file.path}: no item of at least {self.shortest} words, of {len(texts)}")
+                raise ValueError(
+                    f"sets.{name}: {file.path}: no item of at least {self.shortest} words, of {len(texts)}"
+                )
             lengths.update(sizes.tolist())
             found.append((grams.key, grams.low, np.full(len(grams.key), number, np.int64)))
         key, low, of = (np.concatenate(parts) for parts in zip(*found, strict=True))

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from operators.dedup.keeper import COLUMNS, ROW_BYTES, candidates, verdicts
+from operators.dedup.scope import Scope, recalls
 from operators.dedup.words import simplify
 from operators.document import parameters, with_columns
 from operators.hashes import xxh3_128
@@ -27,17 +28,17 @@ AS_IT_STANDS = 1  # hash seed: a value without words never meets the normal form
 @parameters
 class ExactDedup(GlobalOperator):
     """`field` is the column compared; nulls equal nothing. `normalize` unset: words for text, none for the rest.
-    `scope` is what a document is compared with: this build and the published ones, or this build alone."""
+    `scope` is what a document is compared with: this build and the published ones, this alone, or this and a list."""
 
     name: ClassVar[str] = "exact_dedup"
     field: str = "text"
     normalize: Literal["words", "none"] | None = None
-    scope: Literal["history", "build"] = "history"
+    scope: Scope = "history"
     revision: Literal[1] = 1
 
     @property
-    def recalls(self) -> bool:
-        return self.scope == "history"
+    def recalls(self) -> bool | tuple[str, ...]:
+        return recalls(self.scope)
 
     @property
     def needs(self) -> tuple[str, ...]:

@@ -222,3 +222,75 @@ def test_a_night_that_was_rolled_back_is_new_again(corpus: Corpus, texts: Sequen
     assert corpus.night()["inputs"]["new"] == 2
     assert corpus.published() == [["m0"], ["again", "w0"]]
     assert night["build_id"] not in commit.head(corpus.store).visible  # type: ignore[union-attr]
+
+
+def test_a_build_may_be_compared_with_any_committed_builds(corpus: Corpus, texts: Sequence[str]) -> None:
+    """By their ids, visible or not, in a build and in a night; what nobody committed, or gc took, is refused."""
+    corpus.deliver("monday", {f"m{n}": text for n, text in enumerate(texts[:4])})
+    monday = corpus.night()["build_id"]
+    corpus.deliver("tuesday", {"t0": near(texts[0]), "t1": texts[10], "t2": texts[11]})
+    tuesday = corpus.night()["build_id"]
+    rollback(corpus.store)  # tuesday is out of sight
+    corpus.deliver("wednesday", {"w0": texts[10].upper(), "w1": near(texts[1]), "w2": texts[20]})
+    listed = {name: {"scope": [tuesday]} for name in ("exact_dedup", "minhash_dedup")}
+    path = corpus.with_recipe("listed", "wednesday.jsonl", params=listed)
+    prepared = prepare(path)
+    assert prepared.job.history == ()
+    result = build(prepared, publish=False)
+    assert result["stages"][2]["dropped"] == {"exact_dedup/duplicate": 1}  # w1 is like a document of monday alone
+    both = corpus.with_recipe(
+        "both",
+        "wednesday.jsonl",
+        params={"exact_dedup": {"scope": [tuesday, monday]}} | {"minhash_dedup": {"scope": [monday]}},
+    )
+    night = corpus.night(both)
+    assert corpus.published()[-1] == ["w2"]
+    assert night["stages"][2]["dropped"] == {"exact_dedup/duplicate": 1, "minhash_dedup/duplicate": 1}
+    manifest = visible_builds(corpus.store, commit.head(corpus.store))[-1]
+    assert manifest["history"] == [monday, tuesday]
+    assert corpus.intact()
+
+    unknown = corpus.with_recipe("unknown", params={"exact_dedup": {"scope": ["0123456789abcdef"]}})
+    with pytest.raises(
+        RecipeError, match=r"params.exact_dedup: scope: '0123456789abcdef' was never committed to .*log"
+    ):
+        prepare(unknown)
+    other = {"minhash_dedup": {"bands": 20, "scope": [tuesday]}}
+    with pytest.raises(
+        RecipeError, match=f"params.minhash_dedup: bands is 20 here and 14 in the listed build {tuesday}"
+    ):
+        prepare(corpus.with_recipe("other", params=other))
+    [before] = [one for one in prepared.job.listed[tuesday]["stages"] if one["name"] == "dedup"]
+    corpus.store.delete([before["files"]["index"]["exact_dedup"]["hashes"][0]["path"]])
+    with pytest.raises(
+        RecipeError, match=f"1 of 1 files of its index were collected by gc in the listed build {tuesday}"
+    ):
+        prepare(path)
+
+
+def test_five_nights_keep_one_of_each_cluster_and_what_is_rolled_back_comes_again(
+    corpus: Corpus, texts: Sequence[str]
+) -> None:
+    """Copies and near copies of the same stories, spread over nights: each story is published once. With the last two
+    nights rolled back, the next one publishes what they had, and nothing that is published already."""
+    path = corpus.with_recipe(
+        "any", gates={"min_kept": 0, "max_drop_share": 1.0}
+    )  # a night of copies is none to refuse
+    stories = texts[:6]
+    nights: list[dict[str, str]] = [{} for _ in range(5)]
+    for n, story in enumerate(stories):
+        for k, copy in enumerate((story, story.upper(), near(story))):
+            nights[(n + 2 * k) % 5][f"s{n}-{k}"] = copy
+    for number, documents in enumerate(nights):
+        corpus.deliver(f"night-{number}", documents)
+        assert corpus.night(path)["committed"]
+    told = [[doc.split("-")[0] for doc in ids] for ids in corpus.published()]
+    assert sorted(story for ids in told for story in ids) == [f"s{n}" for n in range(6)]
+    earlier = corpus.published()[:3]
+    rollback(corpus.store, to=3)
+    assert corpus.published() == earlier
+    corpus.night(path)
+    again = [doc.split("-")[0] for ids in corpus.published() for doc in ids]
+    assert corpus.published()[:3] == earlier
+    assert sorted(again) == [f"s{n}" for n in range(6)]
+    assert corpus.intact()
