@@ -4,7 +4,7 @@
 
 Each document has 14 band rows, made from its number alone: one in four documents is a near copy of an earlier one,
 drawn from all before it, and shares each band with it with a probability of 0.8; copies of copies make chains. About
-35% of the rows then are in buckets of two or more. Everything after the signatures runs as in a build: rows to partitions,
+35% of the rows then are in buckets of two or more. After the signatures all runs as in a build: rows to partitions,
 links, the fold, keepers, verdicts over files, and the index for later builds.
 
 Prints, for each size, seconds by the clock and of processor time of all units, bytes that went through exchanges, the
