@@ -36,8 +36,13 @@ lint: install
 	$(BIN)/mypy
 
 # Not in CI: measure, crash and size series, make the peers' golden files again, open shards with readers that need torch.
-bench: install
+bench: install .venv-peers/.installed .venv-bench-sketches/.installed .venv-bench-text-dedup/.installed
 	$(BIN)/python -m benchmarks
+
+.venv-bench-%/.installed: benchmarks/peers/requirements-%.txt
+	$(PYTHON) -m venv .venv-bench-$*
+	.venv-bench-$*/bin/pip install --quiet -r $<
+	touch $@
 
 soak: install
 	$(BIN)/python -m pytest tests/soak

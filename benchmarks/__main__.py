@@ -30,7 +30,7 @@ def main() -> None:
     (HERE / "results").mkdir(exist_ok=True)
     for name, arguments in (
         ("filters", []),
-        ("minhash", [corpus, "--documents", "4000"]),
+        ("dedup", [corpus]),
         ("tokens", [corpus]),
         ("storage", []),
     ):

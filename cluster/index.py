@@ -18,7 +18,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from cluster.exchange import open_partition
-from cluster.storage import Store
+from cluster.storage import StorageError, Store
 from cluster.tables import Entry, file_sha256
 from cluster.units import Record, peak_rss_bytes
 
@@ -82,11 +82,19 @@ def _write(store: Store, prefix: str, table: pa.Table) -> Entry:
 
 
 def look_up(store: Store, entries: Sequence[Entry], keys: Keys) -> list[pa.Table]:
-    """The rows that have one of `keys` (distinct, ascending), a table for each file that has any."""
+    """The rows that have one of `keys` (distinct, ascending), a table for each file that has any. StorageError for
+    a file that is not the one that was written, as far as its size and its ends tell: `verify` reads all of it."""
 
     def rows_of(entry: Entry) -> pa.Table:
         with store.open(entry["path"]) as file:
-            return matching(pa.Table.from_batches([pa.ipc.open_file(file).get_batch(0)]), keys)
+            try:
+                table = pa.Table.from_batches([pa.ipc.open_file(file).get_batch(0)])
+                ends = [table["key"][0].as_py(), table["key"][-1].as_py()]
+            except (pa.ArrowException, IndexError, KeyError, OSError) as error:
+                raise StorageError(f"{store.url}/{entry['path']}: damaged: {error}") from error
+            if [table.num_rows, *ends] != [entry["rows"], entry["low"], entry["high"]]:
+                raise StorageError(f"{store.url}/{entry['path']}: not the index that was written")
+            return matching(table, keys)
 
     near = [entry for entry in entries if _between(keys, entry["low"], entry["high"]).size]
     with ThreadPoolExecutor(READERS) as pool:
@@ -95,7 +103,7 @@ def look_up(store: Store, entries: Sequence[Entry], keys: Keys) -> list[pa.Table
 
 def matching(table: pa.Table, keys: Keys) -> pa.Table:
     """The rows of a table sorted by `key` that have one of `keys`, copied. Takes time by the keys, not by the rows."""
-    held: Keys = table["key"].to_numpy()
+    held: Keys = table["key"].chunk(0).to_numpy()  # a view: of a mapped file only the pages that are hit are read
     wanted = _between(keys, held[0], held[-1])
     first = held.searchsorted(wanted)
     counts = held.searchsorted(wanted, side="right") - first

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 import cluster.index
 import workflows.global_stage
 from cluster.index import look_up, write_index
-from cluster.storage import open_store
+from cluster.storage import StorageError, open_store
 from cluster.tables import TableWriter, file_sha256, read_entry
 from operators.dedup.exact import ExactDedup
 from operators.dedup.minhash import MinHashDedup
@@ -207,3 +207,18 @@ def apart(one: str, other: str) -> int:
     docs = pa.table({"doc": pa.array([0, 1], pa.uint64()), "text": pa.array([one, other], pa.large_string())})
     keys = MinHashDedup().phases(2)[0].maps["documents"](docs)["key"].to_pylist()
     return len(set(keys)) - 14
+
+
+def test_a_damaged_index_is_an_error_and_no_duplicate_is_missed(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path))
+    keys = pa.array(range(1, 2001), pa.uint64())
+    [entry] = write_index(store, "index/0", pa.table({"key": keys, "doc": keys}))
+    path, wanted = Path(tmp_path, entry["path"]), np.arange(1, 50, dtype=np.uint64)
+    assert sum(t.num_rows for t in look_up(store, [entry], wanted)) == 49
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(StorageError, match=f"{entry['path']}: damaged"):
+        look_up(store, [entry], wanted)
+    [other] = write_index(store, "index/1", pa.table({"key": keys[:500], "doc": keys[:500]}))
+    with pytest.raises(StorageError, match="not the index that was written"):
+        look_up(store, [entry | {"path": other["path"]}], wanted)
