@@ -23,7 +23,6 @@ from cluster.tables import Entry, file_sha256
 from cluster.units import Record, peak_rss_bytes
 
 FILE_BYTES = 64 << 20
-ROW = "_row"
 READERS = 4  # files in memory at once where they cannot be mapped
 
 Keys = NDArray[np.uint64]
@@ -55,17 +54,13 @@ def write_index(store: Store, prefix: str, rows: pa.Table) -> list[Entry]:
 
 
 def _distinct(rows: pa.Table) -> pa.Table:
-    """The distinct rows, sorted. Few keys repeat, so only there the other columns are looked at."""
-    keys: Keys = rows["key"].to_numpy()
-    order = np.argsort(keys)
-    equal = keys[order[1:]] == keys[order[:-1]]
-    tied = np.flatnonzero(np.append(equal, False) | np.append(False, equal))
+    """The distinct rows, sorted."""
     names = ["key", *(name for name in rows.column_names if name != "key")]
-    ties = pl.DataFrame(rows.take(pa.array(order[tied]))).with_columns(pl.Series(ROW, order[tied])).sort(names)
-    order[tied] = ties[ROW].to_numpy()
-    stays = np.ones(len(order), bool)
-    stays[tied] = ties.select(pl.struct(names).is_first_distinct()).to_series().to_numpy()
-    return rows.take(pa.array(order[stays]))
+    frame = pl.DataFrame(rows).sort(names)
+    other = pl.any_horizontal(pl.col(name).ne_missing(pl.col(name).shift()) for name in names)
+    first = pl.int_range(pl.len()) == 0
+    distinct: pa.Table = frame.filter(other | first).to_arrow().cast(rows.schema)
+    return distinct
 
 
 def _write(store: Store, prefix: str, table: pa.Table) -> Entry:

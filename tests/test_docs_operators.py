@@ -7,6 +7,7 @@ import functools
 import inspect
 import json
 import re
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
@@ -37,8 +38,13 @@ def page(name: str) -> str:
 
 @functools.cache
 def operators_in_order() -> dict[str, Any]:
-    """The operators of the workflow as it makes them where the recipe is silent, by name."""
-    last = load_workflow("text")(Params({}))
+    """The operators of the workflow, by name, as it makes them where the recipe only says that they are on."""
+    with tempfile.NamedTemporaryFile("w", suffix=".jsonl") as items:
+        items.write('{"question": "eight words are enough for an item here"}')
+        items.flush()
+        needed = {"decontaminate": {"sets": {"exam": items.name}}}
+        properties = recipe_schema("text")["properties"]["params"]["properties"]
+        last = load_workflow("text")(Params(dict.fromkeys(properties, "on") | needed))
     assert isinstance(last, TokenStage)
     assert last.pack is not None
     steps = [*(step for stage in last.chain() for step in stage.steps), last.pack]
@@ -62,6 +68,9 @@ def parameters() -> Iterator[tuple[str, str, str]]:
     for name, schema in recipe_schema("text")["properties"]["params"]["properties"].items():
         own = {field.name for field in dataclasses.fields(operators[name])}
         for parameter, described in schema["anyOf"][0].get("properties", {}).items():
+            if parameter in schema["anyOf"][0].get("required", ()):
+                yield name, parameter, "required"
+                continue
             default = getattr(operators[name], parameter) if parameter in own else described["default"]
             yield name, parameter, written(default)
 
@@ -99,8 +108,8 @@ def test_every_drop_reason_is_in_its_section(name: str) -> None:
 def test_every_mode_is_named_in_its_section(name: str) -> None:
     schema = recipe_schema("text")["properties"]["params"]["properties"].get(name, {"anyOf": [{}]})["anyOf"][0]
     modes = schema.get("properties", {}).get("mode", {}).get("enum", [])
-    header = re.search(r"^\| \| paper \|(.*)\|$", sections()[name], re.MULTILINE)
-    columns = ["paper", *(cell.strip() for cell in header[1].split("|"))] if header else []
+    header = re.search(r"^\| \| (\w.*) \|$", sections()[name], re.MULTILINE)
+    columns = [cell.strip() for cell in header[1].split("|")] if header and modes else []
     assert columns == modes
 
 

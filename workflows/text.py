@@ -1,13 +1,17 @@
 """Raw web pages, documents and text files to clean, unique tokens.
 
-The cascade that Yi describes (section 2.1: rules on URL, language, length, symbols and repetition, then
-deduplication), with the published rule sets of Gopher, C4 and FineWeb.
+The cascade that Yi describes (section 2.1: rules on URL, language, length, symbols and repetition, then deduplication
+of documents, paragraphs, passages and meanings), with the published rule sets of Gopher, C4 and FineWeb.
 """
 
 from __future__ import annotations
 
+from operators.dedup.decontaminate import Decontaminate
 from operators.dedup.exact import ExactDedup
+from operators.dedup.lines import LineDedup
 from operators.dedup.minhash import MinHashDedup
+from operators.dedup.semantic import SemanticDedup
+from operators.dedup.substring import ExactSubstring
 from operators.dedup.unique_id import UniqueId
 from operators.text.c4 import C4
 from operators.text.extract import Extract
@@ -30,5 +34,18 @@ def text(params: Params) -> Stage:
     # C4's rule on terminal punctuation removes most lists and tables; FineWeb measured that leaving it out is better.
     c4 = use(C4, require_terminal_punctuation=False)
     clean = Stage("clean", pages, (use(Language), use(GopherRepetition), use(GopherQuality), c4, use(FineWeb)))
-    unique = Stage("dedup", clean, (UniqueId(), use(ExactDedup), use(MinHashDedup)))
+    unique = Stage(
+        "dedup",
+        clean,
+        (
+            UniqueId(),
+            use(ExactDedup, "exact_dedup_url", default="off", field="url"),
+            use(ExactDedup),
+            use(LineDedup, default="off"),
+            use(MinHashDedup),
+            use(ExactSubstring, default="off"),
+            use(SemanticDedup, default="off"),
+            use(Decontaminate, default="off"),
+        ),
+    )
     return TokenStage("tokens", unique, (use(Tokenizer),), pack=use(Pack))

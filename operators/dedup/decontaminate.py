@@ -1,6 +1,6 @@
 """Remove what evaluation sets have from the texts: n-gram decontamination (GPT-3, app. C; MT-NLG, arXiv 2201.11990).
 
-A first pass finds the keys of the sets in the texts (operators/dedup/evaluation.py). Keys that occur `max_occurrences`
+A first pass finds the keys of the sets in the texts (operators/dedup/ngrams.py). Keys that occur `max_occurrences`
 times or more in the whole dataset are taken for ordinary phrases. A second pass looks at the texts that have others:
 around each occurrence `margin` characters are cut on both sides, on to the end of the sentence; of what is left, pieces
 of fewer than `min_piece` characters go as well. Where joined pieces make a key again, that is cut in turn.
@@ -10,7 +10,10 @@ The published code keeps a text that is no longer than the item it equals and mi
 
 from __future__ import annotations
 
+import bisect
+import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -19,14 +22,22 @@ import pyarrow as pa
 import pydantic
 from pydantic import Field
 
-from operators.dedup.evaluation import EvaluationSets, Index, occurrences
+from operators.dedup.evaluation import MOST_BYTES, EvaluationSets
+from operators.dedup.ngrams import Index, occurrences
 from operators.document import PinnedFile, loaded, parameters
 from operators.hashes import spread
 from operators.phases import CUTS, DOCUMENTS, MEMORY, VERDICT, GlobalOperator, Phase
 
 HITS, HIT_BYTES = 1, 24  # a document, for estimates
-SENTENCE_ENDS = ".!?\n"
+SENTENCE_END = re.compile("[.!?\n。｡！？।؟۔]")
 Ranges = list[tuple[int, int]]
+
+
+def _bounded(value: object) -> object:
+    """Refuses a file that is too large before it is read."""
+    if isinstance(value, str) and Path(value).is_file() and Path(value).stat().st_size > MOST_BYTES:
+        raise ValueError(f"{value}: more than {MOST_BYTES} bytes")
+    return value
 
 
 def _listed(value: object) -> object:
@@ -37,7 +48,7 @@ def _listed(value: object) -> object:
 class EvaluationSet:
     """A file of items, JSON lines (.gz, .zst) or Parquet; `fields` are the ones that count, all where it is empty."""
 
-    path: PinnedFile
+    path: Annotated[PinnedFile, pydantic.BeforeValidator(_bounded, json_schema_input_type=str)]
     fields: Annotated[tuple[str, ...], pydantic.BeforeValidator(_listed, json_schema_input_type=list[str])] = ()
 
 
@@ -52,7 +63,7 @@ class Decontaminate(GlobalOperator):
     name: ClassVar[str] = "decontaminate"
     sets: Annotated[
         dict[
-            str,
+            Annotated[str, Field(pattern="^[^,]+$")],
             Annotated[EvaluationSet, pydantic.BeforeValidator(_by_path, json_schema_input_type=str | EvaluationSet)],
         ],
         Field(min_length=1, max_length=63),
@@ -90,12 +101,18 @@ class Decontaminate(GlobalOperator):
         ]
 
     def _occurrences(self, docs: pa.Table) -> pa.Table:
-        """A row for each key (`number` in the index) of a document, with how often it is there."""
+        """A row for each key (`number` in the index) of a document, with how often it is there; one row for a key that
+        is an ordinary phrase by these documents alone."""
         index: Index = loaded(self._model)
         found = occurrences(docs["text"], index)
-        rows = pl.DataFrame({"key": found.key, "number": found.number, "doc": docs["doc"].to_numpy()[found.row]})
-        counted: pa.Table = rows.group_by("key", "number", "doc").agg(count=pl.len().cast(pl.Int64)).to_arrow()
-        return counted
+        rows = pl.DataFrame({"number": found.number, "doc": docs["doc"].to_numpy()[found.row]})
+        counted = rows.group_by("number", "doc").agg(count=pl.len().cast(pl.Int64))
+        if self.max_occurrences is not None:
+            common = pl.col("count").sum() >= self.max_occurrences
+            docs_of = pl.when(common).then(pl.col("doc").min()).otherwise(pl.col("doc"))
+            counted = counted.with_columns(docs_of.over("number")).group_by("number", "doc").agg(pl.col("count").sum())
+        table: pa.Table = counted.to_arrow()
+        return table.append_column("key", pa.array(spread(counted["number"].to_numpy().astype(np.uint64))))
 
     def _rare(self, parts: Mapping[str, pa.Table]) -> pa.Table:
         """The documents of each key that is no ordinary phrase."""
@@ -108,7 +125,7 @@ class Decontaminate(GlobalOperator):
     def _splices(self, docs: pa.Table, rare: pa.Table) -> pa.Table:
         """The verdicts on the documents that have such keys."""
         numbers = {doc: set(of) for doc, of in pl.DataFrame(rare).group_by("doc").agg("number").iter_rows()}
-        rows = docs.filter(pa.array(np.isin(docs["doc"].to_numpy(), list(numbers))))
+        rows = docs.filter(pa.array(np.isin(docs["doc"].to_numpy(), rare["doc"].to_numpy())))
         verdicts = [self._verdict(row["doc"], row["text"], numbers[row["doc"]]) for row in rows.to_pylist()]
         schema = pa.schema([*VERDICT, pa.field(CUTS, pa.large_list(pa.int64()))])
         table = pa.Table.from_pylist(verdicts, schema)
@@ -126,8 +143,10 @@ class Decontaminate(GlobalOperator):
         if self.action == "drop":
             return verdict | {"drop_reason": "contaminated"}
         ranges: Ranges = []
+        ends = [match.end() for match in SENTENCE_END.finditer(text)]
         while found:
-            ranges = self._pieces_cut(text, _merged([*ranges, *(self._widened(text, a, b) for a, b in found)]))
+            widened = [self._widened(ends, a, b, len(text)) for a, b in _merged(found)]
+            ranges = self._pieces_cut(text, _merged([*ranges, *widened]))
             left = _left(text, ranges)
             found = [_before_cuts(a, b, ranges) for number, a, b in _hits(left, index) if number not in common]
         pieces = len(_gaps(ranges, len(text)))
@@ -139,13 +158,11 @@ class Decontaminate(GlobalOperator):
         assert places[-1] <= len(data)
         return verdict | {"drop_value": None, CUTS: places}
 
-    def _widened(self, text: str, start: int, end: int) -> tuple[int, int]:
+    def _widened(self, ends: list[int], start: int, end: int, size: int) -> tuple[int, int]:
         """The characters to cut around an occurrence: margins, and on to where a sentence ends."""
-        before = max(0, start - self.margin)
-        start = max(text.rfind(mark, 0, before) + 1 for mark in SENTENCE_ENDS)
-        after = min(len(text), end + self.margin)
-        ends = [at for mark in SENTENCE_ENDS if (at := text.find(mark, after)) >= 0]
-        return start, min(ends) + 1 if ends else len(text)
+        before = bisect.bisect_right(ends, max(0, start - self.margin))
+        after = bisect.bisect_right(ends, end + self.margin)
+        return ends[before - 1] if before else 0, ends[after] if after < len(ends) else size
 
     def _pieces_cut(self, text: str, ranges: Ranges) -> Ranges:
         """The ranges with the pieces between them that are too short."""

@@ -268,14 +268,14 @@ def test_a_build_may_be_compared_with_any_committed_builds(corpus: Corpus, texts
         prepare(path)
 
 
+@pytest.mark.parametrize("verify_by", ["off", "estimated"])
 def test_five_nights_keep_one_of_each_cluster_and_what_is_rolled_back_comes_again(
-    corpus: Corpus, texts: Sequence[str]
+    verify_by: str, corpus: Corpus, texts: Sequence[str]
 ) -> None:
     """Copies and near copies of the same stories, spread over nights: each story is published once. With the last two
     nights rolled back, the next one publishes what they had, and nothing that is published already."""
-    path = corpus.with_recipe(
-        "any", gates={"min_kept": 0, "max_drop_share": 1.0}
-    )  # a night of copies is none to refuse
+    gates = {"min_kept": 0, "max_drop_share": 1.0}  # a night of copies is none to refuse
+    path = corpus.with_recipe("any", gates=gates, params={"minhash_dedup": {"verify": verify_by}})
     stories = texts[:6]
     nights: list[dict[str, str]] = [{} for _ in range(5)]
     for n, story in enumerate(stories):
