@@ -36,10 +36,12 @@ from benchmarks.scaling import _rows as synthetic_rows
 from operators.dedup.components import connect, forest, links
 from operators.dedup.minhash import BANDS, ROWS, MinHashDedup
 from operators.dedup.signature import family, hash_bands, shingle_sets, sign
+from operators.dedup.similarity import _jaccard
 from operators.phases import run_in_memory
 
 ROOT = Path(__file__).parents[1]
 LOOSE = (42, 3)
+NEIGHBOURS = 64
 SEED = 7
 SYNTHETIC = 714_286  # documents of 14 rows
 PEERS = {
@@ -62,7 +64,7 @@ def read(path: str) -> pa.Table:
 
 
 def loose_pairs(texts: pa.ChunkedArray) -> Pairs:
-    """Pairs that share a loose band: of each group its first document with the others, and neighbours."""
+    """Pairs that share a loose band: each document with up to NEIGHBOURS before it in its group."""
     bands, rows = LOOSE
     signatures, counts = sign(texts, family(SEED, bands * rows), 5, 8)
     keys = hash_bands(signatures, bands, rows)
@@ -72,19 +74,20 @@ def loose_pairs(texts: pa.ChunkedArray) -> Pairs:
         order = np.argsort(column, kind="stable")
         same = column[order[1:]] == column[order[:-1]]
         starts = np.append(0, np.flatnonzero(~same) + 1)
-        first = order[np.repeat(starts, np.diff(np.append(starts, len(order))))]
-        found += [np.stack((first, order), 1), np.stack((order[:-1][same], order[1:][same]), 1)]
-    pairs = np.sort(np.concatenate(found), axis=1)
-    return np.unique(pairs[pairs[:, 0] < pairs[:, 1]], axis=0)
+        place = np.arange(len(order)) - np.repeat(starts, np.diff(np.append(starts, len(order))))
+        before = np.minimum(place, NEIGHBOURS)
+        right = np.repeat(np.arange(len(order)), before)
+        left = right - 1 - (np.arange(len(right)) - np.repeat(np.cumsum(before) - before, before))
+        low, high = np.minimum(order[left], order[right]), np.maximum(order[left], order[right])
+        found.append(np.unique(low * len(keys) + high))
+    pairs = np.unique(np.concatenate(found))
+    return np.stack((pairs // len(keys), pairs % len(keys)), axis=1)
 
 
 def exact_jaccard(texts: pa.ChunkedArray, pairs: Pairs) -> NDArray[np.float64]:
     lists = shingle_sets(texts, 5, 8)
-    values, offsets = lists.values.to_numpy(), lists.offsets.to_numpy()
-    sets = [values[a:b] for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
-    both = np.array([len(np.intersect1d(sets[a], sets[b], assume_unique=True)) for a, b in pairs.tolist()])
-    size = np.diff(offsets)
-    return np.asarray(both / (size[pairs[:, 0]] + size[pairs[:, 1]] - both), np.float64)
+    left, right = np.ascontiguousarray(pairs.T)
+    return np.asarray(_jaccard(lists.values.to_numpy(), lists.offsets.to_numpy(), left, right), np.float64)
 
 
 def chosen(table: pa.Table, documents: int) -> pa.Table:

@@ -10,17 +10,28 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
 from cluster.seaweed import Endpoint
+from operators.dedup.decontaminate import Decontaminate
+from operators.dedup.exact import ExactDedup
+from operators.dedup.lines import LineDedup
+from operators.dedup.minhash import MinHashDedup
+from operators.dedup.semantic import SemanticDedup
+from operators.dedup.substring import ExactSubstring
+from operators.dedup.unique_id import UniqueId
 from tests.cluster.test_commit_faults import SEEDS as LOG_SEEDS
 from tests.cluster.test_exchange_faults import SEEDS as SHUFFLE_SEEDS
+from tests.operators.dedup.rows import sample_texts
 from tests.soak import log, shuffle
 from tests.soak.building import PATIENCE, Ground, run_series, site
 from tests.soak.checks import check_corpus, check_interrupted
+from tests.soak.kills import check_kills
 from tests.soak.mortal import DONE, run_together
 from tests.soak.places import KINDS, place
 from tests.workflows.test_crash import SEEDS as BUILD_SEEDS
+from tests.workflows.test_kills import units
 
 SEEDS = 40  # of the log, and as many of the shuffle, with those of `make test`
 BUILDS: dict[str, list[list[str]]] = {
@@ -94,3 +105,22 @@ def test_a_build_on_a_full_disk_fails_by_name_and_goes_on_when_there_is_room(
         assert process.returncode == 0, told.decode()
         there.check(check_corpus, on.expected)
     tally["full disk"] += 1
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.usefixtures("ray_session")
+def test_a_worker_killed_in_every_phase_of_every_deduplication(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tally: Counter[Any]
+) -> None:
+    exam = tmp_path / "exam.jsonl"
+    exam.write_bytes(orjson.dumps({"question": " ".join(sample_texts("en", 1)[0].split()[:40])}))
+    steps = [
+        UniqueId(),
+        ExactDedup(),
+        LineDedup(),
+        MinHashDedup(verify="exact"),
+        ExactSubstring(),
+        SemanticDedup(threshold=0.8, clusters=4),
+        Decontaminate(sets={"exam": str(exam)}),
+    ]
+    tally["killed in a pass"] += check_kills(tmp_path, units(200), steps, monkeypatch)
