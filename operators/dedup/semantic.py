@@ -78,12 +78,13 @@ class SemanticDedup(GlobalOperator):
         """How many documents have each word, or each number of dimensions."""
         if self.column is None:
             found = lexical.frequencies(docs["text"])
+            number = np.flatnonzero(found)
+            documents = found[number]
         else:
-            found = np.bincount(vectors.lengths(docs, self.column))
-            found[:1] = 0  # null or empty
-        number = np.flatnonzero(found)
+            lengths = vectors.lengths(docs, self.column)
+            number, documents = np.unique(lengths[lengths > 0], return_counts=True)
         keys = spread(number.astype(np.uint64))
-        return pa.table({"key": keys, "number": number.astype(np.uint32), "documents": found[number]})
+        return pa.table({"key": keys, "number": number.astype(np.uint32), "documents": documents})
 
     def _vectors(self, docs: pa.Table, counts: pa.Table) -> vectors.Vectors:
         if self.column is None:
