@@ -7,7 +7,6 @@ import functools
 import inspect
 import json
 import re
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
@@ -19,9 +18,9 @@ from cluster import commit
 from cluster.shards import write_shard
 from cluster.storage import open_store
 from tests.cluster.shard_cases import table, tokenizer
+from tests.every_operator import text_workflow
 from workflows.corpus import save_build
-from workflows.recipe import Format, Params, load_workflow, recipe_schema
-from workflows.stage import TokenStage
+from workflows.recipe import Format, recipe_schema
 
 ROOT = Path(__file__).parent.parent
 QUARANTINE_REASON = re.compile(
@@ -39,13 +38,7 @@ def page(name: str) -> str:
 @functools.cache
 def operators_in_order() -> dict[str, Any]:
     """The operators of the workflow, by name, as it makes them where the recipe only says that they are on."""
-    with tempfile.NamedTemporaryFile("w", suffix=".jsonl") as items:
-        items.write('{"question": "eight words are enough for an item here"}')
-        items.flush()
-        needed = {"decontaminate": {"sets": {"exam": items.name}}}
-        properties = recipe_schema("text")["properties"]["params"]["properties"]
-        last = load_workflow("text")(Params(dict.fromkeys(properties, "on") | needed))
-    assert isinstance(last, TokenStage)
+    last = text_workflow()
     assert last.pack is not None
     steps = [*(step for stage in last.chain() for step in stage.steps), last.pack]
     return {step.name: step.operator for step in steps}

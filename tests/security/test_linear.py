@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable
 from typing import Any
@@ -11,10 +12,9 @@ import pyarrow as pa
 import pytest
 
 from operators.document import SCHEMA, with_columns
-from operators.phases import DOCUMENTS, GlobalOperator
+from operators.phases import GlobalOperator, run_in_memory
 from operators.tokens.tokenizer import Tokenizer
-from workflows.recipe import Params, load_workflow
-from workflows.stage import TokenStage
+from tests.every_operator import text_workflow
 
 LONG = 1_000_000
 TIMES = 8
@@ -60,17 +60,21 @@ def documents(text: str) -> pa.Table:
     return with_columns(table, {name: pa.array(value) for name, value in added.items()})
 
 
+def twice(operator: GlobalOperator, docs: pa.Table) -> pa.Table:
+    """All phases over the document and a copy of it."""
+    docs = docs.drop_columns(["doc"])
+    copy = with_columns(docs, {"id": pa.array(["b"])})
+    return run_in_memory(operator, [pa.concat_tables([docs, copy])])
+
+
 def calls() -> dict[str, Callable[[pa.Table], Any]]:
     """What is done to each document, by the name of the operator."""
     patterns = {"patterns": [r"(\w+\s?)*$", "(a+)+$"], "words": ["zzz"], "soft_words": ["yyy"]}
-    last = load_workflow("text")(Params({"url_filter": patterns}))
-    assert isinstance(last, TokenStage)
+    last = text_workflow(url_filter=patterns)
     found: dict[str, Callable[[pa.Table], Any]] = {}
     for name, operator in (step for stage in last.chain() for step in stage.steps):
         if isinstance(operator, GlobalOperator):
-            for number, phase in enumerate(operator.phases(1)):
-                if DOCUMENTS in phase.maps:
-                    found[f"{name} {number}"] = phase.maps[DOCUMENTS]
+            found[name] = functools.partial(twice, operator)
         elif not isinstance(operator, Tokenizer):
             found[name] = operator
     return found
