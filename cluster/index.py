@@ -101,6 +101,8 @@ def matching(table: pa.Table, keys: Keys) -> pa.Table:
     held: Keys = table["key"].chunk(0).to_numpy()  # a view: of a mapped file only the pages that are hit are read
     wanted = _between(keys, held[0], held[-1])
     first = held.searchsorted(wanted)
+    there = held[first] == wanted
+    first, wanted = first[there], wanted[there]
     counts = held.searchsorted(wanted, side="right") - first
     starts = np.repeat(first - np.cumsum(counts) + counts, counts)
     return table.take(pa.array(starts + np.arange(len(starts))))

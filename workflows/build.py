@@ -16,7 +16,7 @@ import orjson
 
 from cluster import commit
 from cluster.commit import LogEntry
-from cluster.storage import StorageError, Store, check_writable, open_store
+from cluster.storage import Missing, StorageError, Store, check_writable, open_store
 from operators.limit import Limit
 from workflows.corpus import committed_build, newest_build, save_build, save_listing
 from workflows.explain import dropped_samples, quarantine_samples
@@ -131,7 +131,7 @@ def prepare(
 
 def listed_builds(stage: Stage, store: Store) -> dict[str, Manifest]:
     """The manifests of the builds that operators name to be compared with. Raises RecipeError for one that was never
-    committed."""
+    committed, or that `gc` collected."""
     found: dict[str, Manifest] = {}
     for step in (step for one in stage.chain() for step in recalling(one)):
         for build in step.operator.recalls if isinstance(step.operator.recalls, tuple) else ():
@@ -140,7 +140,11 @@ def listed_builds(stage: Stage, store: Store) -> dict[str, Manifest]:
                 told = "`corpusmill log` names those that were"
                 raise RecipeError(f"params.{step.name}: scope: {build!r} was never committed to {store.url}; {told}")
             if build not in found:
-                found[build] = committed_build(store, build, str(digest))
+                try:
+                    found[build] = committed_build(store, build, str(digest))
+                except Missing as error:
+                    told = "leave it out of `scope`"
+                    raise RecipeError(f"params.{step.name}: scope: {build!r} was collected by gc: {told}") from error
     return found
 
 

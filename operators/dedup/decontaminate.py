@@ -28,7 +28,8 @@ from operators.document import PinnedFile, loaded, parameters
 from operators.hashes import spread
 from operators.phases import CUTS, DOCUMENTS, MEMORY, VERDICT, GlobalOperator, Phase
 
-HITS, HIT_BYTES = 1, 24  # a document, for estimates
+HITS, HIT_BYTES = 1, 32  # a document, for estimates
+ROUNDS = 100  # of looking at seams; a text that has a key even then was made to, and goes as a whole
 SENTENCE_END = re.compile("[.!?\n。｡！？।؟۔]")
 Ranges = list[tuple[int, int]]
 
@@ -70,7 +71,7 @@ class Decontaminate(GlobalOperator):
     ]
     ngram: Annotated[int, Field(ge=2, le=64)] = 13
     min_ngram: Annotated[int, Field(ge=2, le=64)] = 8
-    max_occurrences: Annotated[int, Field(ge=1)] | None = 10
+    max_occurrences: Annotated[int, Field(ge=2)] | None = 10
     action: Literal["splice", "drop"] = "splice"
     margin: Annotated[int, Field(ge=0)] = 200
     min_piece: Annotated[int, Field(ge=0)] = 200
@@ -133,7 +134,6 @@ class Decontaminate(GlobalOperator):
 
     def _verdict(self, doc: int, text: str, rare: set[int]) -> dict[str, Any]:
         index: Index = loaded(self._model)
-        data = text.encode()
         hits = _hits(text, index)
         common = {number for number, _, _ in hits} - rare  # keys that seams make are not among them
         names = sorted({name for number in rare for name in index.names[index.owners[number]]})
@@ -144,18 +144,21 @@ class Decontaminate(GlobalOperator):
             return verdict | {"drop_reason": "contaminated"}
         ranges: Ranges = []
         ends = [match.end() for match in SENTENCE_END.finditer(text)]
-        while found:
+        for _ in range(ROUNDS):
+            if not found:
+                break
             widened = [self._widened(ends, a, b, len(text)) for a, b in _merged(found)]
             ranges = self._pieces_cut(text, _merged([*ranges, *widened]))
             left = _left(text, ranges)
             found = [_before_cuts(a, b, ranges) for number, a, b in _hits(left, index) if number not in common]
+        if found:
+            ranges = [(0, len(text))]
         pieces = len(_gaps(ranges, len(text)))
         if not pieces:
             return verdict | {"drop_reason": "contaminated"}
         if pieces > self.max_pieces:
             return verdict | {"drop_reason": "shredded", "drop_value": float(pieces), "drop_threshold": self.max_pieces}
         places = [len(text[:at].encode()) for pair in ranges for at in pair]
-        assert places[-1] <= len(data)
         return verdict | {"drop_value": None, CUTS: places}
 
     def _widened(self, ends: list[int], start: int, end: int, size: int) -> tuple[int, int]:

@@ -28,8 +28,8 @@ from operators.document import utf8
 BASE1, BASE2 = np.uint64(GOLDEN), np.uint64(0x9FB21C651E98DF25)  # odd, without structure
 STEP = np.uint64(1)
 CASED = 0x2000  # letters below may have a capital whose small letter is another one: ς, ı, ſ
-FILTER_BITS = 16  # a key: one place in sixteen that has none passes the filter
-SIX, LOW, HALF = np.uint64(6), np.uint64(63), np.uint64(32)
+FILTER_BITS = 16  # a key, of which three are set, in one word: one place in a hundred that has none passes the filter
+SIX, TWELVE, LOW, HALF = np.uint64(6), np.uint64(12), np.uint64(63), np.uint64(32)
 
 
 class Keys(NamedTuple):
@@ -75,17 +75,21 @@ def _folded() -> NDArray[np.uint32]:
     return frozen(folded)
 
 
+@numba.njit(inline="always")
+def _three(h: Any) -> Any:
+    return (STEP << (h & LOW)) | (STEP << ((h >> SIX) & LOW)) | (STEP << ((h >> TWELVE) & LOW))
+
+
 @numba.njit(nogil=True, cache=True)
 def _fill(key: Any, head: Any, slots: Any, bits: Any) -> None:
-    wrap, last = np.uint64(slots.shape[0] - 1), np.uint64(bits.shape[0] * 64 - 1)
+    wrap, last = np.uint64(slots.shape[0] - 1), np.uint64(bits.shape[0] - 1)
     for k in range(key.shape[0]):
         slot = key[k] & wrap
         while slots[slot] >= 0:
             slot = (slot + STEP) & wrap
         slots[slot] = k
     for k in range(head.shape[0]):
-        bit = (head[k] >> HALF) & last
-        bits[bit >> SIX] |= STEP << (bit & LOW)
+        bits[(head[k] >> HALF) & last] |= _three(head[k])
 
 
 @numba.njit(inline="always")
@@ -126,7 +130,7 @@ def _find(data: Any, offsets: Any, folded: Any, shortest: Any, lengths: Any, ind
     """Fill `found` with the occurrences of an index's keys; returns how many there are."""
     keys, lows, slots, bits = index
     row, start, end, number = found
-    wrap, last = np.uint64(slots.shape[0] - 1), np.uint64(bits.shape[0] * 64 - 1)
+    wrap, last = np.uint64(slots.shape[0] - 1), np.uint64(bits.shape[0] - 1)
     none = np.zeros(0, np.uint64)
     words, starts, ends = np.empty(room, np.uint64), np.empty(room, np.uint32), np.empty(room, np.uint32)
     power = np.uint64(1)
@@ -143,8 +147,8 @@ def _find(data: Any, offsets: Any, folded: Any, shortest: Any, lengths: Any, ind
                 continue
             if first > 0:
                 rolling -= words[np.uint64(first - 1)] * power
-            bit = (mix(rolling) >> HALF) & last
-            if not (bits[bit >> SIX] >> (bit & LOW)) & STEP:
+            begin = mix(rolling)
+            if ~bits[(begin >> HALF) & last] & _three(begin):
                 continue
             at, h, done = np.uint64(first), rolling, shortest
             for j in range(lengths.shape[0]):
@@ -197,7 +201,7 @@ def indexed(keys: Keys, of: Places, names: Sequence[str], shortest: int) -> Inde
     key, low = key[new], low[new]
     slots = np.full(1 << max(4, (2 * len(key)).bit_length()), -1, np.int32)
     bits = np.zeros(1 << (FILTER_BITS * len(key) // 64).bit_length(), np.uint64)
-    _fill(key, np.unique(keys.head), slots, bits)
+    _fill(key, keys.head, slots, bits)
     return Index(key, low, owners, owning, shortest, np.unique(keys.words), slots, bits)
 
 

@@ -19,7 +19,7 @@ from cluster.storage import open_store
 from cluster.tables import read_entry
 from tests.workflows.corpora import recipe
 from workflows.build import GateRefused, build, prepare
-from workflows.corpus import visible_builds
+from workflows.corpus import manifest_key, visible_builds
 from workflows.explain import why
 from workflows.nightly import prepare_night, run_night
 from workflows.recipe import RecipeError
@@ -265,6 +265,10 @@ def test_a_build_may_be_compared_with_any_committed_builds(corpus: Corpus, texts
     with pytest.raises(
         RecipeError, match=f"1 of 1 files of its index were collected by gc in the listed build {tuesday}"
     ):
+        prepare(path)
+    digest = commit.read_entry(corpus.store, 2).manifests[tuesday]
+    corpus.store.delete([manifest_key(tuesday, digest)])
+    with pytest.raises(RecipeError, match=f"params.exact_dedup: scope: '{tuesday}' was collected by gc: leave it out"):
         prepare(path)
 
 

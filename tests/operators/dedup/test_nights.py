@@ -141,6 +141,99 @@ def test_nights(
     assert set(table["id"].to_pylist()) - kept <= {i for cluster in clusters.values() for i in cluster}
 
 
+CASCADE: tuple[GlobalOperator, ...] = (UniqueId(), ExactDedup(), NEAR)
+
+
+@dataclass
+class Build:
+    """One published build: what it remembers, the documents that stay, and of the others which stands for each."""
+
+    indexes: list[Index]
+    kept: dict[str, str]
+    gone: dict[str, str]
+
+
+def publish(table: pa.Table, visible: Sequence[Build]) -> Build:
+    """The cascade over new documents, each operator on what the one before left."""
+    left, gone, indexes = table, {}, []
+    for n, operator in enumerate(CASCADE):
+        verdicts = run_in_memory(operator, [left], [build.indexes[n] for build in visible])
+        indexes.append(remember_in_memory(operator, [left], verdicts))
+        dead = {row["doc"]: row["duplicate_of"] for row in verdicts.to_pylist() if row["drop_reason"]}
+        gone |= {left["id"][row].as_py(): keeper for row, keeper in dead.items()}
+        left = left.filter(pa.array([row not in dead for row in range(left.num_rows)], pa.bool_()))
+    return Build(indexes, dict(zip(left["id"].to_pylist(), left["text"].to_pylist(), strict=True)), gone)
+
+
+def keys_of(text: str) -> set[Any]:
+    """All by which a document of this text meets others."""
+    docs = with_doc(documents([{"text": text}]), 0)
+    found = [(op.name, op.phases(1)[0].maps[DOCUMENTS](docs).drop_columns("doc").to_pylist()) for op in CASCADE[1:]]
+    return {(name, row["key"], row.get("low")) for name, rows in found for row in rows}
+
+
+@given(
+    seed=st.integers(0, 2**32),
+    nights=st.lists(st.integers(0, 4), min_size=24, max_size=24),
+    back=st.integers(0, 4),
+    late=st.lists(st.integers(0, 1), min_size=24, max_size=24),
+)
+@settings(max_examples=20, deadline=None)
+def test_a_cascade_over_five_nights_keeps_one_of_each_cluster_and_a_rollback_forgets(
+    seed: int, nights: list[int], back: int, late: list[int]
+) -> None:
+    """No two published documents meet in any key, and what went leads to one that is published; also after the nights
+    from `back` on were rolled back and their documents came again in two others. The same night after the rollback does
+    what it did before."""
+    table = corpus(seed, len(nights))
+    keys = {row["id"]: keys_of(row["text"]) for row in table.to_pylist()}
+    parts = [table.filter(pa.array([n == night for n in nights])) for night in range(5)]
+    visible: list[Build] = []
+    for new in parts:
+        visible.append(publish(new, visible))
+    check(visible, table, keys)
+    before, visible = visible, visible[:back]
+    again, then = publish(parts[back], visible), before[back]
+    assert (again.kept, again.gone) == (then.kept, then.gone)
+    assert [rows_of(index) for index in again.indexes] == [rows_of(index) for index in then.indexes]
+    for night in range(2):
+        new = table.filter(pa.array([n >= back and late[k] == night for k, n in enumerate(nights)]))
+        visible.append(publish(new, visible))
+    check(visible, table, keys)
+
+
+def check(visible: Sequence[Build], table: pa.Table, keys: dict[str, set[Any]]) -> None:
+    kept = [doc for build in visible for doc in build.kept]
+    gone = {doc: keeper for build in visible for doc, keeper in build.gone.items()}
+    assert sorted([*kept, *gone]) == sorted(table["id"].to_pylist())
+    owner: dict[Any, str] = {}
+    for doc in kept:
+        for key in keys[doc]:
+            assert owner.setdefault(key, doc) == doc
+    clusters = Components(keys)
+    for doc, keeper in gone.items():
+        assert clusters[doc] == clusters[keeper]
+        while keeper in gone:
+            keeper = gone[keeper]
+        assert keeper in kept
+
+
+class Components(dict[str, int]):
+    """The cluster of each document: those that meet in a key, directly or through others."""
+
+    def __init__(self, keys: dict[str, set[Any]]) -> None:
+        super().__init__({doc: n for n, doc in enumerate(keys)})
+        changed = True
+        while changed:
+            least: dict[Any, int] = {}
+            for doc, own in keys.items():
+                for key in own:
+                    least[key] = min(self[doc], least.get(key, self[doc]))
+            found = {doc: min([self[doc], *(least[key] for key in own)]) for doc, own in keys.items()}
+            changed = found != dict(self)
+            self.update(found)
+
+
 def rows_of(index: Index) -> dict[str, set[tuple[Any, ...]]]:
     """What an index holds: order and repetitions do not count."""
     return {phase: {tuple(row.values()) for row in table.to_pylist()} for phase, table in index.items()}
