@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import tempfile
+from pathlib import Path
 from typing import Any
 
 from workflows.recipe import Params, load_workflow, recipe_schema
 from workflows.stage import TokenStage
 
+FOLDER = tempfile.TemporaryDirectory()  # there until the process ends
+ITEMS = Path(FOLDER.name, "items.jsonl")
+ITEMS.write_text('{"question": "eight words are enough for an item here"}', "utf-8")
+
 
 def text_workflow(**params: Any) -> TokenStage:
     """Its last stage; `params` are what a recipe would say of operators beyond that they are on."""
-    with tempfile.NamedTemporaryFile("w", suffix=".jsonl") as items:  # read when the operator is made, and kept
-        items.write('{"question": "eight words are enough for an item here"}')
-        items.flush()
-        needed = {"decontaminate": {"sets": {"exam": items.name}}}
-        names = recipe_schema("text")["properties"]["params"]["properties"]
-        last = load_workflow("text")(Params(dict.fromkeys(names, "on") | needed | params))
+    needed = {"decontaminate": {"sets": {"exam": str(ITEMS)}}}
+    names = recipe_schema("text")["properties"]["params"]["properties"]
+    last = load_workflow("text")(Params(dict.fromkeys(names, "on") | needed | params))
     assert isinstance(last, TokenStage)
     return last
