@@ -155,7 +155,7 @@ def recalling(stage: Stage) -> list[Step]:
 def recalled_builds(step: Step, job: Job) -> tuple[Manifest, ...]:
     """The builds that a step compares this one with: those it names, else the published ones."""
     recalls = step.operator.recalls
-    return tuple(job.listed[build] for build in recalls) if isinstance(recalls, tuple) else job.history
+    return tuple(job.listed[build] for build in dict.fromkeys(recalls)) if isinstance(recalls, tuple) else job.history
 
 
 def remembered(stage: Stage, step: Step, job: Job) -> dict[str, list[Entry]]:
