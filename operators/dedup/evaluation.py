@@ -51,11 +51,14 @@ def items(file: Pinned, fields: Sequence[str]) -> Iterator[str]:
     JSON lines, also as .gz or .zst, or Parquet. Raises ValueError."""
     data = file.read()
     seen: set[str] = set()
+    size = 0
     for row in _parquet(data, fields) if data[:4] == b"PAR1" else _lines(_plain(file.path, data)):
         for name in fields or row:
             if name in row:
                 seen.add(name)
-                yield from _strings(row[name])
+                for text in _strings(row[name]):
+                    size = _within_bounds(size + len(text))  # values that a Parquet file has once may be in all items
+                    yield text
     if missing := [name for name in fields if name not in seen]:
         raise ValueError(f"no item has a field {missing[0]!r}")
 
@@ -65,9 +68,8 @@ def _parquet(data: bytes, fields: Sequence[str]) -> Iterator[dict[str, Any]]:
     try:
         file = pq.ParquetFile(pa.BufferReader(data))
         names = [name for name in file.schema_arrow.names if not fields or name in fields]
-        for batch in file.iter_batches(1024, columns=names):
-            if (size := size + batch.nbytes) > MOST_BYTES:  # dictionaries expand a file without bounds
-                raise ValueError(f"more than {MOST_BYTES} bytes")
+        for batch in file.iter_batches(64, columns=names):
+            size = _within_bounds(size + batch.nbytes)
             yield from batch.to_pylist()
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"not a Parquet file that can be read: {error}") from error
@@ -79,9 +81,14 @@ def _plain(path: str, data: bytes) -> bytes:
             data = pa.CompressedInputStream(pa.BufferReader(data), codec).read(MOST_BYTES + 1)
         except OSError as error:
             raise ValueError(f"cannot be decompressed: {error}") from error
-    if len(data) > MOST_BYTES:
-        raise ValueError(f"more than {MOST_BYTES} bytes")
+    _within_bounds(len(data))
     return data
+
+
+def _within_bounds(size: int) -> int:
+    if size > MOST_BYTES:
+        raise ValueError(f"more than {MOST_BYTES} bytes")
+    return size
 
 
 def _lines(data: bytes) -> Iterator[dict[str, Any]]:
