@@ -36,7 +36,7 @@ lint: install
 	$(BIN)/mypy
 
 # Not in CI: measure, crash and size series, make the peers' golden files again, open shards with readers that need torch.
-bench: install .venv-peers/.installed .venv-bench-sketches/.installed .venv-bench-text-dedup/.installed
+bench: install .venv-peers/.installed .venv-bench-sketches/.installed .venv-bench-text-dedup/.installed .venv-bench-data-juicer/.installed
 	$(BIN)/python -m benchmarks
 
 .venv-bench-%/.installed: benchmarks/peers/requirements-%.txt
