@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from operators.dedup import evaluation
 from operators.dedup.decontaminate import ROUNDS, Decontaminate
-from operators.phases import run_in_memory
+from operators.phases import DOCUMENTS, Phase, run_in_memory, with_doc
 from tests.operators.dedup.rows import Repartitioned, documents, sample_texts, word
 from workflows.recipe import ParameterError, Params
 
@@ -272,6 +272,15 @@ def test_what_occurs_often_is_an_ordinary_phrase(exam: str, copies: int, gone: b
     operator = Decontaminate(sets={"exam": exam}, max_pieces=20)
     for bounds in ([], [1], [2, 5]):
         assert len(outcome(operator, in_units(documents(rows), bounds))) == gone * len(rows)
+
+
+def test_what_is_ordinary_in_one_unit_costs_one_row_a_key(exam: str) -> None:
+    docs = with_doc(documents([{"text": ITEMS[0]}] * 50 + [{"text": ITEMS[1]}] * 9), 0)
+    phase = Decontaminate(sets={"exam": exam}).phases(59)[0]
+    assert isinstance(phase, Phase)
+    rows = phase.maps[DOCUMENTS](docs)
+    assert rows.num_rows == len(keys_of(ITEMS[0])) + 9
+    assert sum(rows["count"].to_pylist()) == 50 * len(keys_of(ITEMS[0])) + 9
 
 
 def test_a_common_key_beside_a_rare_one_stays_and_a_seam_makes_no_new_one(exam: str) -> None:
