@@ -74,6 +74,11 @@ class Operator:
         """Columns that exist after, beside those of SCHEMA and DROP."""
         return ()
 
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """Numeric columns among those added whose distribution, over all rows given, goes into manifest and report."""
+        return ()
+
     def __call__(self, docs: pa.Table) -> pa.Table:
         """The same rows, with columns added or `drop_reason` (and value, threshold, detail) set by `drop`."""
         raise NotImplementedError

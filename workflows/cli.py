@@ -19,10 +19,13 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from workflows.train import app as train
+
 if TYPE_CHECKING:
     from cluster.storage import Store
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+app.add_typer(train, name="train")
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 

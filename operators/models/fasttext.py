@@ -44,6 +44,18 @@ class Classifier:
             scores[k] = min(found[0][0], 1.0) if found else 0.0  # float32 softmax can end just above 1
         return labels, scores
 
+    def probability(self, lines: Sequence[str], label: str) -> NDArray[np.float64]:
+        """The probability of `label` (without its prefix) for each line; 0 where the model says nothing. Raises
+        ValueError for a label that the model does not have."""
+        if label not in self.labels:
+            raise ValueError(f"the model has no label {label!r}; it has {', '.join(sorted(self.labels)[:20])}")
+        predict, wanted = self._model.f.predict, PREFIX + label
+        scores = np.zeros(len(lines))
+        for k, line in enumerate(lines):
+            found = predict(line + "\n", -1, 0.0, "strict")
+            scores[k] = min(next((p for p, name in found if name == wanted), 0.0), 1.0)
+        return scores
+
 
 @dataclass(frozen=True)
 class FastText:
