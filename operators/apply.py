@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from operators.document import DROP, Operator, Splitter, with_columns
+from operators.histogram import histogram
 
 SPLIT = "split"
 
@@ -42,6 +43,7 @@ class Count:
     chars_dropped: int = 0
     chars_out: int = 0
     seconds: float = 0.0
+    measured: dict[str, dict[str, int]] = field(default_factory=dict)  # histograms of what the operator measures
 
 
 class Applied(NamedTuple):
@@ -60,6 +62,8 @@ def apply(steps: Iterable[Step], docs: pa.Table) -> Applied:
         marked = operator(docs) if docs.num_rows else docs
         count.seconds = time.perf_counter() - started
         _check(operator, name, docs, marked)
+        if docs.num_rows:
+            count.measured = {key: histogram(values) for key, values in operator.measured(marked).items()}
         count.created = marked.num_rows - docs.num_rows
         docs, dropped = _part(marked, name)
         count.chars_out, count.chars_dropped = characters(docs), characters(dropped)

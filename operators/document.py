@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, NamedTuple, Protocol, TypeVar, dataclass_transform
 
@@ -25,6 +25,8 @@ import pydantic
 from numpy.typing import NDArray
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as pydantic_dataclass
+
+from operators.histogram import numbers
 
 T = TypeVar("T")
 
@@ -78,6 +80,15 @@ class Operator:
     def measures(self) -> tuple[str, ...]:
         """Numeric columns among those added whose distribution, over all rows given, goes into manifest and report."""
         return ()
+
+    @property
+    def cuts(self) -> Mapping[str, tuple[float, ...]]:
+        """Where in these distributions the operator's bounds lie."""
+        return {}
+
+    def measured(self, marked: pa.Table) -> Mapping[str, NDArray[np.float64]]:
+        """The numbers to draw, from what the call returned, under the names that `cuts` uses; NaN is not counted."""
+        return {name: numbers(marked[name]) for name in self.measures}
 
     def __call__(self, docs: pa.Table) -> pa.Table:
         """The same rows, with columns added or `drop_reason` (and value, threshold, detail) set by `drop`."""

@@ -112,6 +112,12 @@ class GlobalOperator:
         return ("cluster", "cluster_size")
 
     @property
+    def measures(self) -> tuple[str, ...]:
+        """Numeric columns whose distribution, over all documents given, goes into manifest and report: with the bounds
+        of those dropped."""
+        return ()
+
+    @property
     def recalls(self) -> bool | tuple[str, ...]:
         """Whether this build is compared with what the published ones remember, or the builds it is compared with."""
         return False

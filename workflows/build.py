@@ -20,6 +20,7 @@ from cluster.storage import Missing, StorageError, Store, check_writable, open_s
 from operators.limit import Limit
 from workflows.corpus import committed_build, newest_build, save_build, save_listing
 from workflows.explain import dropped_samples, quarantine_samples
+from workflows.gates import check_gates, check_names, check_rules
 from workflows.global_stage import check_history, estimate, memory_of, run_global_stage
 from workflows.inputs import check_columns, snapshot
 from workflows.map_stage import check_inputs, run_map_stage
@@ -61,10 +62,6 @@ PACKAGES = (
     "tokenizers",
     "fastokens",
 )
-
-
-class GateRefused(RuntimeError):
-    """The build is whole but not good enough to be committed. The command exits with 3."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +120,7 @@ def prepare(
     if force is not None:
         _stage_named(stage, force)
     job = Job(store, recipe, inputs, progress or Progress(), listed=listed_builds(stage, store))
+    check_names(recipe, stage)
     check_inputs(job)
     check_columns(stage, job)
     check_history(stage, job)
@@ -284,6 +282,7 @@ def run_stages(stage: Stage, job: Job, force: str | None = None) -> list[Manifes
             check_upstream(manifest, upstream)
             save_manifest(job.store, folder, manifest)
         check_drop_share(one, manifest)
+        check_rules(job.recipe, job.store, manifest)
         sweep(job.store, folder)
         job.progress.finished(manifest, cached)
         manifests.append(manifest | {"cached": cached})
@@ -349,22 +348,6 @@ def summary(manifest: Manifest) -> dict[str, Any]:
         "stages": stages,
         **{key: manifest[key] for key in ("documents", "tokens", "shards")},
     }
-
-
-def check_gates(recipe: Recipe, manifest: Manifest) -> None:
-    """Raises GateRefused naming the gate, its bound and the value."""
-    rows, kept = manifest["stages"][0]["rows_in"], manifest["documents"]
-    if kept < recipe.gates.min_kept:
-        raise GateRefused(f"gates.min_kept: {kept} documents were kept, at least {recipe.gates.min_kept} must be")
-    share = 1 - kept / rows if rows else 0.0
-    if share > recipe.gates.max_drop_share:
-        bound = recipe.gates.max_drop_share
-        raise GateRefused(f"gates.max_drop_share: {share:.4f} of {rows} documents were dropped, at most {bound} may be")
-    tokens = manifest["tokens"] or 0
-    if recipe.gates.min_tokens is not None and tokens < recipe.gates.min_tokens:
-        raise GateRefused(f"gates.min_tokens: {tokens} tokens, at least {recipe.gates.min_tokens} must be")
-    if recipe.gates.max_tokens is not None and tokens > recipe.gates.max_tokens:
-        raise GateRefused(f"gates.max_tokens: {tokens} tokens, at most {recipe.gates.max_tokens} may be")
 
 
 def write_report(store: Store, manifest: Manifest) -> str:

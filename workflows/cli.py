@@ -51,7 +51,7 @@ def _exit_codes() -> Any:
     from cluster.session import SessionError
     from cluster.storage import StorageError
     from cluster.units import UnitFailed
-    from workflows.build import GateRefused
+    from workflows.gates import GateRefused
     from workflows.recipe import RecipeError
     from workflows.stage import StageError
 

@@ -26,6 +26,7 @@ from cluster.tables import Entry, TableWriter, read_entry
 from cluster.units import Record, Task, peak_rss_bytes, run_units
 from operators.apply import Step
 from operators.document import identity, with_columns
+from operators.histogram import histogram, numbers
 from operators.phases import (
     CUTS,
     DOCUMENTS,
@@ -61,6 +62,7 @@ from workflows.stage import (
 
 READERS = 16  # threads that ask the store for files
 HISTORY_SHARE = 2  # of what a process may take goes to the index of published builds that one reduce goes through
+CLUSTER = ("cluster", "cluster_size")  # what an earlier stage has found of them stays
 PROFILED = ("id", "chars", "source", "language", "language_score")
 
 
@@ -70,6 +72,7 @@ class Routed:
 
     name: str
     keys: tuple[str, ...]
+    measures: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -268,7 +271,8 @@ def _run_operator(passes: Passes, step: Step, verdicts: tuple[Routed, ...]) -> t
         if phase.remember:
             keys = tuple(mapped.get(DOCUMENTS, ()))
             remembering.append(Remembering(step.name, phase, phase.partitions_in(passes.memory), keys))
-    return Routed(step.name, passes.route(f"{step.name}/route", outputs[phase.name], VERDICT)), remembering
+    keys = passes.route(f"{step.name}/route", outputs[phase.name], VERDICT)
+    return Routed(step.name, keys, operator.measures), remembering
 
 
 def _remember(passes: Passes, remembering: Sequence[Remembering], verdicts: tuple[Routed, ...]) -> dict[str, Any]:
@@ -321,6 +325,10 @@ class PhaseMap:
             alive[one.rows[one.goes]] = False
             if "text" in docs.column_names and one.cuts:
                 docs = with_columns(docs, {"text": cuts.cut(docs["text"], one.cuts_of(docs.num_rows))})
+            for name in [c for c in one.table.column_names if c in self.columns and c not in (*VERDICT.names, CUTS)]:
+                before = docs[name].combine_chunks() if name in docs.column_names else None
+                values = one.table[name].combine_chunks()
+                docs = with_columns(docs, {name: _scatter(before, values, one.rows, docs.num_rows)})
         return docs.filter(pa.array(alive))
 
 
@@ -331,6 +339,7 @@ class Verdicts:
     operator: str
     rows: NDArray[np.int64]
     table: pa.Table
+    measures: tuple[str, ...]
 
     @property
     def goes(self) -> NDArray[np.bool_]:
@@ -365,7 +374,7 @@ def own_verdicts(store: Store, routed: Sequence[Routed], number: int) -> Iterato
         with open_partition(store, one.keys, number) as table:
             verdict = table.sort_by("doc")
             rows = (verdict["doc"].to_numpy() & np.uint64(0xFFFFFFFF)).astype(np.int64)
-            yield Verdicts(one.name, rows, verdict.combine_chunks())
+            yield Verdicts(one.name, rows, verdict.combine_chunks(), one.measures)
 
 
 @dataclass(frozen=True)
@@ -478,10 +487,13 @@ class ApplyTask:
     dropped_text: bool
 
     def __call__(self, number: int, work: Entry) -> Record:
-        docs = read_entry(self.store, work, list(dict.fromkeys([*PROFILED, *EXPLAINING])))
+        measures = [name for one in self.verdicts for name in one.measures]
+        docs = read_entry(self.store, work, list(dict.fromkeys([*PROFILED, *EXPLAINING, *CLUSTER, *measures])))
         chars = docs["chars"].to_numpy()
         alive = np.ones(docs.num_rows, bool)
         added: dict[str, pa.Array] = {"cluster": docs["id"].combine_chunks(), "cluster_size": pa.array(alive * 1)}
+        added |= {name: docs[name].combine_chunks() for name in CLUSTER if name in docs.column_names}
+        docs = docs.drop_columns([name for name in CLUSTER if name in docs.column_names])
         dead: list[pa.Table] = []
         operators = []
         text: pa.ChunkedArray | None = None
@@ -492,7 +504,7 @@ class ApplyTask:
                 added[f"{cuts.PREFIX}{one.operator}"] = ranges = one.cuts_of(docs.num_rows).combine_chunks()
                 text = pa.chunked_array([cuts.cut(text, pa.chunked_array([ranges]))])
                 left = pc.fill_null(pc.utf8_length(text), 0).to_numpy().astype(np.int64)
-            operators.append(_count(one, alive, chars, left))
+            operators.append(_count(one, alive, chars, left) | {"measured": _measured(one, docs, alive)})
             gone, verdict = one.rows[one.goes], one.table
             alive[gone] = False
             dead.append(self._dead(docs, work, gone, verdict.filter(pa.array(one.goes)), one.operator))
@@ -561,6 +573,15 @@ def _count(one: Verdicts, alive: NDArray[np.bool_], chars: NDArray[Any], left: N
         "chars_out": int(left[stays].sum()),
         "seconds": 0.0,
     }
+
+
+def _measured(one: Verdicts, docs: pa.Table, alive: NDArray[np.bool_]) -> dict[str, dict[str, int]]:
+    """Histograms of what the operator measures, in the documents it was given or among what it adds to them."""
+    found = {}
+    for name in one.measures:
+        values = numbers(one.table[name]) if name in one.table.column_names else numbers(docs[name])[alive]
+        found[name] = histogram(values)
+    return found
 
 
 def _scatter(column: pa.Array | None, values: pa.Array, rows: NDArray[np.int64], n: int) -> pa.Array:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -231,7 +231,7 @@ class Totals:
         self.counts: list[dict[str, Any]] = [
             {"name": step.name, "rows_in": 0, "created": 0, "dropped": Counter[str]()}
             | dict.fromkeys(("chars_in", "chars_dropped", "chars_out"), 0)
-            | {"seconds": 0.0}
+            | {"seconds": 0.0, "measured": defaultdict(Counter)}
             for step in steps
         ]
         self.rows: Counter[str] = Counter()
@@ -243,6 +243,9 @@ class Totals:
             for key, value in asdict(count).items():
                 if key == "dropped":
                     total[key].update(value)
+                elif key == "measured":
+                    for name, bins in value.items():
+                        total[key][name].update(bins)
                 elif key != "name":
                     total[key] += value
         self.rows["rows_in"] += batch.docs.num_rows + batch.quarantined.num_rows

@@ -26,10 +26,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from operators.histogram import bin_start
+
 Profile = dict[str, Any]
 
 SCORE_BINS = 20
-OCTAVE_BINS = 16
 MOST_NAMES = 200
 OTHER = "(other)"
 
@@ -65,7 +66,7 @@ def drop_profile(dropped: pa.Table) -> Profile:
         {
             "reason": pc.cast(dropped["drop_reason"], pa.string()),
             "threshold": _decimal(pc.cast(dropped["drop_threshold"], pa.float64())),
-            "value": _decimal(pa.array(_bin_start(values.to_numpy(zero_copy_only=False)), from_pandas=True)),
+            "value": _decimal(pa.array(bin_start(values.to_numpy(zero_copy_only=False)), from_pandas=True)),
         }
     ).filter(pc.is_valid(dropped["drop_reason"]))
     found: Profile = {
@@ -84,14 +85,6 @@ def merge(profiles: Iterable[Profile]) -> Profile:
     """The profile of all the tables together. Works for those of `profile` and of `drop_profile`."""
     total: Profile = _sum([{}, *profiles])
     return total | {key: _most_frequent(total[key]) for key in ("languages", "sources") if key in total}
-
-
-def bin_end(start: float) -> float:
-    """The bound farther from zero of the bin of `drop_profile` that begins at `start`."""
-    if start == 0:
-        return 0.0
-    _, exponent = np.frexp(start)
-    return start + float(np.copysign(np.ldexp(0.5 / OCTAVE_BINS, exponent), start))
 
 
 def _sum(parts: Sequence[Any]) -> Any:
@@ -136,14 +129,6 @@ def _score_histogram(column: pa.ChunkedArray) -> Profile:
         "below": int((scores < 0).sum()),
         "above": int((scores > 1).sum()),
     }
-
-
-def _bin_start(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The bound nearer to zero of each value's bin; not a number where the value is not finite."""
-    mantissa, exponent = np.frexp(np.where(np.isfinite(values), values, np.nan))
-    steps = 2 * OCTAVE_BINS  # the mantissa lies in [1/2, 1)
-    starts: NDArray[np.float64] = np.ldexp(np.trunc(mantissa * steps) / steps, exponent)
-    return starts + 0.0  # -0.0 becomes 0.0
 
 
 def _decimal(column: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:

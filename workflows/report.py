@@ -21,7 +21,8 @@ import numpy as np
 import ruamel.yaml
 from markupsafe import Markup, escape
 
-from workflows.profile import OTHER, SCORE_BINS, bin_end
+from operators.histogram import bin_end
+from workflows.profile import OTHER, SCORE_BINS
 
 Json = Mapping[str, Any]
 

@@ -72,6 +72,10 @@ class Stage:
     def is_global(self) -> bool:
         return any(isinstance(step.operator, GlobalOperator) for step in self.steps)
 
+    def then(self, name: str, *steps: Any) -> Stage:
+        """The stage of `steps` over this one's output; this one where all of them are off."""
+        return Stage(name, self, steps) if any(step is not None for step in steps) else self
+
     def chain(self) -> list[Stage]:
         """The stages from the inputs down to this one."""
         return [*(self.upstream.chain() if self.upstream else []), self]
@@ -283,7 +287,7 @@ def summarise(stage: Stage, job: Job, upstream: Manifest | None, records: Sequen
     nothing = dict.fromkeys(("in", "created", "kept", "dropped", "cut"), 0)
     total["characters"] = add_counts([nothing, *(record["characters"] for record in records)])
     total["operators"] = [
-        _add_operators([record["operators"][i] for record in records if record["operators"]], step.name)
+        _add_operators([record["operators"][i] for record in records if record["operators"]], step)
         for i, step in enumerate(stage.steps)
     ]
     total["profile"] = {
@@ -322,14 +326,22 @@ def add_counts(counts: Iterable[dict[str, int]]) -> dict[str, int]:
     return dict(sorted(total.items()))
 
 
-def _add_operators(parts: Sequence[dict[str, Any]], name: str) -> dict[str, Any]:
-    total: dict[str, Any] = {"name": name, "dropped": add_counts(part["dropped"] for part in parts)}
+def _add_operators(parts: Sequence[dict[str, Any]], step: Step) -> dict[str, Any]:
+    total: dict[str, Any] = {"name": step.name, "dropped": add_counts(part["dropped"] for part in parts)}
     total["trimmed"] = add_counts(part.get("trimmed", {}) for part in parts)  # documents that stay with less text
+    names = sorted({name for part in parts for name in part.get("measured", {})})
+    total["measured"] = {name: _histograms(part.get("measured", {}).get(name, {}) for part in parts) for name in names}
     for key in ("rows_in", "created", "chars_in", "chars_dropped", "chars_out", "seconds"):
         total[key] = sum(part[key] for part in parts)
+    total["cuts"] = {name: list(at) for name, at in getattr(step.operator, "cuts", {}).items()}
     total["seconds"] = round(total["seconds"], 4)
     total["chars_cut"] = total["chars_in"] - total["chars_dropped"] - total["chars_out"]
     return total
+
+
+def _histograms(parts: Iterable[dict[str, int]]) -> dict[str, int]:
+    """The sum of histograms, their bins ascending."""
+    return dict(sorted(add_counts(parts).items(), key=lambda item: float(item[0])))
 
 
 def characters(operators: Sequence[dict[str, Any]], kept: int) -> dict[str, int]:

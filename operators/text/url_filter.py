@@ -100,6 +100,13 @@ class UrlFilter(Operator):
         return count
 
 
+def host_of(urls: pa.ChunkedArray) -> pa.Array:
+    """The host of each URL, in lower case and ASCII; empty where there is none."""
+    return _parsed(
+        pc.fill_null(pa.concat_arrays([pa.array([], pa.large_string()), *urls.cast(pa.large_string()).chunks]), "")
+    ).host
+
+
 def _parsed(urls: pa.Array) -> Address:
     parts = pc.extract_regex(urls, ADDRESS)
     host, path = (pc.fill_null(pc.struct_field(parts, name), "") for name in ("host", "path"))

@@ -15,8 +15,9 @@ import pytest
 
 from cluster.storage import open_store
 from tests.workflows.corpora import hashes, lay_out, recipe
-from workflows.build import GateRefused, build, newest_build, plan, prepare
+from workflows.build import build, newest_build, plan, prepare
 from workflows.explain import why
+from workflows.gates import GateRefused
 from workflows.recipe import RecipeError
 from workflows.stage import Progress
 from workflows.verify import verify

@@ -18,9 +18,10 @@ from cluster import commit
 from cluster.storage import open_store
 from cluster.tables import read_entry
 from tests.workflows.corpora import recipe
-from workflows.build import GateRefused, build, prepare
+from workflows.build import build, prepare
 from workflows.corpus import manifest_key, visible_builds
 from workflows.explain import why
+from workflows.gates import GateRefused
 from workflows.nightly import prepare_night, run_night
 from workflows.recipe import RecipeError
 from workflows.retract import retract

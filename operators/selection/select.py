@@ -1,0 +1,261 @@
+"""Keep a budget of documents by a column: what a scorer found, or any number of the user's.
+
+A scorer never drops; a selector never scores. Documents stand in a line, the best first: by the column, ties by id
+(without a column: by a hash of the id, a uniform sample). A document is taken while those before it weigh less than
+the budget, so what is kept is within one document of it, a smaller budget keeps a part of what a larger one keeps,
+and the line does not depend on how documents are partitioned. `per` gives each stratum (a language, a topic, a host)
+a line of its own, as CCNet (Wenzek et al. 2019, arXiv 1911.00359) cuts perplexities language by language.
+
+Where the cut falls is found exactly, by rank, without a sort of all documents: a histogram of the 20 upper bits of the
+scores finds the bin of each cut, and only the documents of that bin are sorted.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+import pydantic
+from numpy.typing import NDArray
+from pydantic import Field
+
+from operators.document import parameters
+from operators.hashes import spread, xxh3_64
+from operators.histogram import numbers
+from operators.phases import DOCUMENTS, MEMORY, GlobalOperator, Phase
+from operators.text.url_filter import host_of
+
+BIN_BITS = np.uint64(44)  # of a 64-bit rank below its bin: scores of a bin differ by less than one part in 256
+LINE_BYTES = 160  # of a document in the bin of a cut, with its id
+BIN_BYTES = 64
+HOST = "host"  # as `per`: of the URL
+EVERY = ""  # the stratum of all documents
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Lines(NamedTuple):
+    """The documents of a unit as the selector sees them."""
+
+    stratum: pa.Array
+    score: NDArray[np.float64]  # NaN: none
+    rank: NDArray[np.uint64]  # the smaller, the better
+    weight: NDArray[np.int64]
+
+
+@parameters
+class Select(GlobalOperator):
+    """Drops what is beyond `min` and `max`, then of each stratum what the budget does not reach: the best `keep` of its
+    `unit`s after the best `skip`, at most `most` of them. `invert` keeps what would be dropped, and nothing else."""
+
+    name: ClassVar[str] = "select"
+    by: str | None = None  # a numeric column; unset: a uniform sample
+    prefer: Literal["highest", "lowest"] = "highest"
+    min: float | None = None
+    max: float | None = None
+    keep: Share = 1.0
+    skip: Share = 0.0
+    most: Annotated[int, Field(ge=0)] | None = None
+    unit: str = "characters"  # characters, documents, or a column of whole numbers
+    per: str | None = None  # a column, or host
+    quotas: dict[str, Share] = Field(default_factory=dict)  # `keep` of single strata
+    missing: Literal["drop", "keep"] = "drop"  # documents without a score
+    invert: bool = False
+    seed: int = Field(0, ge=0)
+    revision: Literal[1] = 1
+
+    @pydantic.model_validator(mode="after")
+    def _fields_fit_together(self) -> Select:
+        if self.quotas and self.per is None:
+            raise ValueError("quotas: they are shares of strata: name their column with per")
+        if self.by is None and (self.min is not None or self.max is not None):
+            raise ValueError("min, max: they bound a column: name it with by")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"min: {self.min:g} is above max {self.max:g}")
+        return self
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        weight = {"characters": ("chars",), "documents": ()}.get(self.unit, (self.unit,))
+        stratum = () if self.per is None else ("url",) if self.per == HOST else (self.per,)
+        return tuple(dict.fromkeys(((self.by,) if self.by else ()) + weight + stratum))
+
+    @property
+    def adds(self) -> tuple[str, ...]:
+        return ()
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        return (self.by,) if self.by else ()
+
+    def phases(self, rows: int, _memory: int = MEMORY) -> Sequence[Phase]:
+        bins = min(rows, 1 << 16) * BIN_BYTES
+        before = ("bins", "cuts")
+        return [
+            Phase("bins", {DOCUMENTS: self._bins}, self._limits, bytes=bins),
+            Phase(
+                "cuts", {DOCUMENTS: self._edges, "bins": _keyed}, _cuts, bytes=rows * LINE_BYTES // 64, whole=before[:1]
+            ),
+            Phase("verdicts", {DOCUMENTS: self._verdicts}, _documents, bytes=rows * BIN_BYTES, whole=before[1:]),
+        ]
+
+    def lines(self, docs: pa.Table) -> Lines:
+        """What the selector must know of each document; those it does not weigh have no score."""
+        n = docs.num_rows
+        if self.by is None:
+            rank = xxh3_64(docs["id"].cast(pa.string()), self.seed)
+            score = rank.astype(np.float64) / 2**64
+        else:
+            score = numbers(docs[self.by])
+            score = np.where(np.isfinite(score), score, np.nan)
+            rank = _ascending(score if self.prefer == "lowest" else -score)
+        stratum = pa.array(np.full(n, EVERY), pa.string())
+        if self.per is not None:
+            column = pa.chunked_array([host_of(docs["url"])]) if self.per == HOST else docs[self.per]
+            column = column.cast(pa.string())
+            stratum = pc.fill_null(pa.concat_arrays([pa.array([], pa.string()), *column.chunks]), EVERY)
+        weight = np.ones(n, np.int64)
+        if self.unit != "documents":
+            column = docs["chars" if self.unit == "characters" else self.unit]
+            weight = np.maximum(np.nan_to_num(numbers(column)), 0).astype(np.int64)
+        return Lines(stratum, score, rank, weight)
+
+    def _weighed(self, score: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Which documents stand in line: those with a score inside the bounds."""
+        return np.asarray((score >= self._least) & (score <= self._most), bool)
+
+    @property
+    def _least(self) -> float:
+        return -math.inf if self.min is None else self.min
+
+    @property
+    def _most(self) -> float:
+        return math.inf if self.max is None else self.max
+
+    def _bins(self, docs: pa.Table) -> pa.Table:
+        """The weight of each bin of each stratum."""
+        found = self.lines(docs)
+        frame = pl.DataFrame({"stratum": found.stratum, "bin": found.rank >> BIN_BITS, "weight": found.weight})
+        frame = frame.filter(pl.Series(self._weighed(found.score)))
+        return _keyed(frame.group_by("stratum", "bin").agg(pl.col("weight").sum()).to_arrow())
+
+    def _limits(self, parts: Mapping[str, pa.Table]) -> pa.Table:
+        """For either cut of each stratum: the bin it falls into, and how much of that bin is before it; or, where that
+        is known already, the rank it falls before: 0 is before all, none behind all."""
+        bins = pl.DataFrame(parts[DOCUMENTS]).group_by("stratum", "bin").agg(pl.col("weight").sum())
+        rows: list[dict[str, Any]] = []
+        for (stratum,), own in bins.sort("stratum", "bin").group_by("stratum", maintain_order=True):
+            before = np.cumsum(own["weight"].to_numpy())
+            for edge, limit in zip(("skip", "keep"), self._budget(str(stratum), int(before[-1])), strict=True):
+                row = {"stratum": stratum, "edge": edge}
+                if limit is not None and limit > 0 and (at := int(np.searchsorted(before, limit))) < len(own):
+                    row |= {"bin": own["bin"][at], "left": limit - (int(before[at - 1]) if at else 0)}
+                rows.append({"bin": None, "left": None, "rank": 0 if limit == 0 else None} | row)
+        return pl.DataFrame(rows, schema=LIMITS).to_arrow()
+
+    def _budget(self, stratum: str, total: int) -> tuple[int, int | None]:
+        """(weight that is skipped, weight at which the line ends, none at its end): a document is taken while those
+        before it weigh less."""
+        skip = Decimal(repr(self.skip))
+        end = skip + Decimal(repr(self.quotas.get(stratum, self.keep)))
+        first, last = math.ceil(skip * total), math.ceil(end * total) if end < 1 else None
+        if self.most is not None:
+            last = first + self.most if last is None else min(last, first + self.most)
+        return first, last
+
+    def _edges(self, docs: pa.Table, limits: pa.Table) -> pa.Table:
+        """The documents of the bins that cuts fall into, with all that decides their order."""
+        found = self.lines(docs)
+        columns = {"stratum": found.stratum, "rank": found.rank, "score": found.score, "weight": found.weight}
+        frame = pl.DataFrame(columns | {"id": docs["id"].cast(pa.large_string())})
+        frame = frame.with_columns(bin=found.rank >> BIN_BITS).filter(pl.Series(self._weighed(found.score)))
+        bins = pl.DataFrame(limits).select("stratum", "bin").unique()
+        return _keyed(frame.join(bins, on=["stratum", "bin"]).to_arrow())
+
+    def _verdicts(self, docs: pa.Table, cuts: pa.Table) -> pa.Table:
+        """What becomes of each document, by its place in the line before or after the cuts."""
+        found = self.lines(docs)
+        frame = pl.DataFrame({"stratum": found.stratum, "rank": found.rank, "id": docs["id"].cast(pa.large_string())})
+        for edge in ("skip", "keep"):
+            own = pl.DataFrame(cuts).filter(pl.col("edge") == edge)
+            own = own.select("stratum", pl.col("rank", "id", "score").name.suffix(f"_{edge}"))
+            frame = frame.join(own, on="stratum", how="left", maintain_order="left")
+        skipped, taken = (_before(frame, edge) for edge in ("skip", "keep"))
+        score, weighed = found.score, self._weighed(found.score)
+        rules = {
+            "no_score": np.isnan(score) & (self.missing == "drop"),
+            "below_min": score < self._least,
+            "above_max": score > self._most,
+        }
+        rules |= {"skipped": weighed & skipped, "not_selected": weighed & ~skipped & ~taken}
+        reason = np.select(list(rules.values()), list(rules), "")
+        bounds = {"below_min": np.full(len(score), self._least), "above_max": np.full(len(score), self._most)}
+        bounds |= {"skipped": _numbers(frame["score_skip"]), "not_selected": _numbers(frame["score_keep"])}
+        threshold = np.select([reason == name for name in bounds], list(bounds.values()), np.nan)
+        if self.invert:
+            reason, threshold = np.where(reason == "", "selected", ""), np.full(len(score), np.nan)
+        columns = {
+            "key": spread(docs["doc"].to_numpy()),
+            "doc": docs["doc"],
+            "drop_reason": pa.array(reason, pa.string()),
+            "drop_value": pa.array(score, from_pandas=True),
+            "drop_threshold": pa.array(threshold, from_pandas=True),
+            "drop_detail": pc.if_else(pc.equal(found.stratum, EVERY), pa.scalar(None, pa.string()), found.stratum),
+        }
+        return pa.table(columns).filter(pa.array(reason != ""))
+
+
+LIMITS = {"stratum": pl.String, "edge": pl.String, "bin": pl.UInt64, "left": pl.Int64, "rank": pl.UInt64}
+
+
+def _keyed(rows: pa.Table) -> pa.Table:
+    """With all rows of a stratum in one partition."""
+    return rows.append_column("key", pa.array(xxh3_64(rows["stratum"])))
+
+
+def _cuts(parts: Mapping[str, pa.Table]) -> pa.Table:
+    """Before which document each cut falls: its rank and id (none of them: behind all), and the last score before."""
+    limits, lines = pl.DataFrame(parts["bins"]).drop("key"), pl.DataFrame(parts[DOCUMENTS])
+    lines = lines.join(limits.drop("rank"), on=["stratum", "bin"]).sort("stratum", "edge", "rank", "id")
+    before = (pl.col("weight").cum_sum() - pl.col("weight")).over("stratum", "edge")
+    lines = lines.with_columns(taken=before < pl.col("left"))
+    group = lines.group_by("stratum", "edge")
+    first = pl.col("taken").not_()
+    cuts = group.agg(
+        rank_found=pl.col("rank").filter(first).first(),
+        id=pl.col("id").filter(first).first(),
+        score=pl.coalesce(pl.col("score").filter("taken").last(), pl.col("score").first()),
+    )
+    found = limits.join(cuts, on=["stratum", "edge"], how="left")
+    after = (pl.col("bin") + 1) * (1 << int(BIN_BITS))  # the whole bin is before; the last one ends beyond all ranks
+    after = pl.when(pl.col("bin") < (1 << 20) - 1).then(after)
+    rank = pl.coalesce("rank_found", "rank", after)
+    return found.select("stratum", "edge", "score", rank.alias("rank"), pl.col("id").fill_null("")).to_arrow()
+
+
+def _documents(parts: Mapping[str, pa.Table]) -> pa.Table:
+    return parts[DOCUMENTS].drop_columns(["key"])
+
+
+def _before(frame: pl.DataFrame, edge: str) -> NDArray[np.bool_]:
+    """Which documents of a joined table stand before a cut."""
+    rank, at, first = pl.col("rank"), pl.col(f"rank_{edge}"), pl.col(f"id_{edge}")
+    found = frame.select(at.is_null() | (rank < at) | ((rank == at) & (pl.col("id") < first)))
+    return found.to_series().to_numpy()
+
+
+def _ascending(values: NDArray[np.float64]) -> NDArray[np.uint64]:
+    """Whole numbers in the order of the values; -0.0 is 0.0, and NaN comes last."""
+    bits = (values + 0.0).view(np.uint64)
+    sign = np.uint64(1 << 63)
+    ranks = np.where(bits & sign, ~bits, bits | sign)
+    return np.where(np.isnan(values), np.uint64(2**64 - 1), ranks)
+
+
+def _numbers(column: pl.Series) -> NDArray[np.float64]:
+    return np.asarray(column.fill_null(math.nan).to_numpy(), np.float64)
