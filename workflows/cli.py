@@ -446,6 +446,35 @@ def _count(n: int | None) -> str:
 
 
 @app.command()
+def variants(
+    output: Out,
+    asked: Annotated[Path, typer.Argument(metavar="VARIANTS", help="a YAML file of variants")],
+    build: BuildName = None,
+    json: Json = False,
+) -> None:
+    """Write the ids of several cuts of one scored build, and say what each keeps."""
+    from workflows.variants import load_variants, make_variants
+
+    wanted = load_variants(asked)
+    store, manifest = _opened(output, build)
+    made = make_variants(store, manifest, wanted)
+    if json:
+        return _print_json(made)
+    every, characters = made["documents"], made["characters"]
+    table = [("variant", "documents", "of all", "characters", "of all", "ids")]
+    for one in made["variants"]:
+        files = ", ".join(file["path"] for file in one["files"]) or "-"
+        shares = (_share(one["documents"], every), _share(one["characters"], characters))
+        table.append((one["name"], _count(one["documents"]), shares[0], _count(one["characters"]), shares[1], files))
+    _print_table(table)
+    return out.print(f"{_counted(every, 'document')} in build {made['build_id']}; {made['manifest']} says more")
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part / whole:.1%}" if whole else "-"
+
+
+@app.command()
 def export(
     output: Out,
     destination: Annotated[Path, typer.Argument(help="a folder that does not exist yet")],

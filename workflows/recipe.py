@@ -9,10 +9,10 @@ import math
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, TypeVar, cast, get_args
 
 import orjson
 import pydantic
@@ -37,6 +37,7 @@ YAML_NAMES = {  # what users call what pydantic calls arrays, tuples, objects an
     "model_type": "a mapping",
     "dataclass_type": "a mapping",
 }
+M = TypeVar("M", bound=BaseModel)
 Place = tuple[str | int, ...]  # of a value: the keys and list numbers that lead to it
 WORKFLOWS = ("text",)  # each a module of this package with a function of its name
 
@@ -45,11 +46,13 @@ class RecipeError(ValueError):
     """The recipe or the arguments are wrong: nothing was done. The command exits with 2."""
 
 
-class _Checked(BaseModel):
+class Checked(BaseModel):
+    """Base of what a file of the user's may say: nothing else, and no value of another type."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
-class Input(_Checked):
+class Input(Checked):
     """One place to read from, and what its documents carry along."""
 
     path: str
@@ -58,7 +61,7 @@ class Input(_Checked):
     weight: float = 1.0
 
 
-class FieldNames(_Checked):
+class FieldNames(Checked):
     """The user's column names in tabular input; unnamed ones are looked for under their usual names."""
 
     text: str | None = None
@@ -70,14 +73,14 @@ class FieldNames(_Checked):
 Format = Literal["megatron", "datatrove", "olmo", "tokens_parquet", "parquet"]
 
 
-class Shards(_Checked):
+class Shards(Checked):
     """What trainers get."""
 
     formats: Annotated[list[Format], Field(min_length=1)] = ["megatron", "parquet"]
     tokens_per_shard: Annotated[int, Field(ge=1000)] = 100_000_000
 
 
-class Workers(_Checked):
+class Workers(Checked):
     """Placement: changes how long a build takes and what memory it needs, never its result."""
 
     cpus: Annotated[int, Field(ge=1)] | None = None
@@ -85,7 +88,7 @@ class Workers(_Checked):
     memory_bytes: Annotated[int, Field(ge=1 << 26)] | None = None  # of rows that a deduplicating process holds; 2 GiB
 
 
-class Gates(_Checked):
+class Gates(Checked):
     """What a build must satisfy to be committed."""
 
     min_kept: Annotated[int, Field(ge=0)] = 1
@@ -101,7 +104,7 @@ def _input(value: object) -> object:
     return {"path": value} if isinstance(value, str) else value
 
 
-class Recipe(_Checked):
+class Recipe(Checked):
     """One build: a workflow, its inputs and output, the parameters of its operators."""
 
     workflow: str = "text"
@@ -156,7 +159,7 @@ class Params:
             adapter: pydantic.TypeAdapter[Any] = pydantic.TypeAdapter(operator)
             return Step(name, adapter.validate_json(orjson.dumps({**fields, **given}), strict=True))
         except pydantic.ValidationError as error:
-            raise ParameterError.of(_problems(error, (name,), fields_of(operator))) from error
+            raise ParameterError.of(_problems(error, (name,), operator)) from error
 
     def check_all_used(self) -> None:
         for name in self._values:
@@ -214,25 +217,46 @@ def fields_of(model: type) -> list[str]:
     return [field.alias or name for name, field in fields.items() if name != "revision"]
 
 
-def load_recipe(path: str | Path) -> tuple[Recipe, Callable[[Place, str], RecipeError]]:
-    """The recipe in a file, and a function that makes the error for a path in it: file, line, key, message."""
+Located = Callable[[Place, str], RecipeError]
+"""Makes the error for a path in a file: file, line, key, message."""
+
+
+def load_recipe(path: str | Path) -> tuple[Recipe, Located]:
+    """The recipe in a file, and what makes errors of it."""
     if unsafe := unsafe_setting(os.environ):
         raise RecipeError(unsafe)
+    plain, located = load_yaml(path)
+    return checked(Recipe, plain, located), located
+
+
+def load_yaml(path: str | Path) -> tuple[dict[str, Any], Located]:
+    """The mapping in a file, of plain values without secrets, and what makes errors of it."""
+    tree = read_tree(path)
+
+    def located(where: Place, message: str) -> RecipeError:
+        return RecipeError(f"{path}:{_line(tree, where)}: {_dotted(where)}: {message}")
+
+    plain: dict[str, Any] = _plain(tree, (), located)
+    return plain, located
+
+
+def checked(model: type[M], plain: dict[str, Any], located: Located) -> M:
+    """The mapping as `model` has it. Raises RecipeError with all that does not fit."""
+    try:
+        return model.model_validate_json(orjson.dumps(plain))
+    except pydantic.ValidationError as error:
+        problems = _problems(error, (), model)
+        raise RecipeError("\n".join(str(located(*problem)) for problem in problems)) from error
+
+
+def read_tree(path: str | Path) -> CommentedMap:
+    """The mapping in a file with its comments and places, nothing in it checked."""
     try:
         with open(path, encoding="utf-8") as file:
             text = file.read(MAX_RECIPE_BYTES + 1)
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: cannot be read: {error}") from error
-    tree = _parse(str(path), text)
-
-    def located(where: Place, message: str) -> RecipeError:
-        return RecipeError(f"{path}:{_line(tree, where)}: {_dotted(where)}: {message}")
-
-    try:
-        return Recipe.model_validate_json(orjson.dumps(_plain(tree, (), located))), located
-    except pydantic.ValidationError as error:
-        problems = _problems(error, (), fields_of(Recipe))
-        raise RecipeError("\n".join(str(located(*problem)) for problem in problems)) from error
+    return _parse(str(path), text)
 
 
 def _parse(path: str, text: str) -> CommentedMap:
@@ -320,7 +344,7 @@ def _dotted(where: Place) -> str:
     return ".".join(str(key).encode(errors="backslashreplace").decode() for key in where)
 
 
-def _problems(error: pydantic.ValidationError, prefix: Place, allowed: list[str]) -> list[tuple[Place, str]]:
+def _problems(error: pydantic.ValidationError, prefix: Place, model: type) -> list[tuple[Place, str]]:
     """(place, message) of everything wrong, once a place; unknown keys first, for they explain the missing ones."""
     found: dict[Place, str] = {}
     for problem in sorted(error.errors(include_url=False), key=lambda problem: problem["type"] not in UNKNOWN):
@@ -328,7 +352,7 @@ def _problems(error: pydantic.ValidationError, prefix: Place, allowed: list[str]
         # names of union members and functions in pydantic's path are no keys
         where = tuple(p for p in above if isinstance(p, int) or p.isidentifier())
         if problem["type"] in UNKNOWN:
-            names = _siblings(problem["loc"]) if above else allowed
+            names = fields_of(_part(model, above))
             found.setdefault((*prefix, *where, last), _unknown(str(last), names))
         else:
             where += (last,) if isinstance(last, int) or last.isidentifier() else ()
@@ -352,9 +376,21 @@ def _shown(value: object) -> str:
     return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"
 
 
-def _siblings(loc: Place) -> list[str]:
-    parts = {"inputs": Input, "fields": FieldNames, "shards": Shards, "workers": Workers, "gates": Gates}
-    return fields_of(parts[str(loc[0])]) if loc[0] in parts else []
+def _part(model: Any, keys: list[str | int]) -> type:
+    """The model that says which keys may stand below `keys`."""
+    for key in keys:
+        fields = getattr(model, "__pydantic_fields__", {})
+        model = next(_models(fields[key].annotation), model) if key in fields else model
+    found: type = model
+    return found
+
+
+def _models(annotation: Any) -> Iterator[type]:
+    """The models named in a type."""
+    if hasattr(annotation, "__pydantic_fields__"):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _models(inner)
 
 
 def _unknown(name: str, allowed: Iterable[str]) -> str:

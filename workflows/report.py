@@ -22,6 +22,7 @@ import ruamel.yaml
 from markupsafe import Markup, escape
 
 from operators.histogram import bin_end
+from workflows.distributions import distributions
 from workflows.profile import OTHER, SCORE_BINS
 
 Json = Mapping[str, Any]
@@ -29,6 +30,7 @@ Json = Mapping[str, Any]
 LONGEST_STRING = 600
 LONGEST_NAME = 120
 SHARDS_SHOWN = 200
+DISTRIBUTIONS_OPEN = 24  # pictures before the rest is folded away
 REASONS_OPEN = 40  # rows of the drop table before the rest is folded away
 SAMPLES_EACH = 20
 SAMPLES_SHOWN = 600  # over all reasons: fewer of each when there are more than 30
@@ -141,6 +143,8 @@ def render(
         reasons=reasons,
         reasons_open=REASONS_OPEN,
         has_text=any(row.get("text") is not None for reason in reasons for row in reason.samples),
+        distributions=list(distributions(stages)),
+        distributions_open=DISTRIBUTIONS_OPEN,
         charts=[*_lengths(stages), *_scores(stages)],
         names=[*_names(stages, "languages", "Languages"), *_names(stages, "sources", "Sources")],
         quarantined=list(_quarantined(stages, quarantined)),

@@ -13,6 +13,8 @@ from operators.dedup.minhash import MinHashDedup
 from operators.dedup.semantic import SemanticDedup
 from operators.dedup.substring import ExactSubstring
 from operators.dedup.unique_id import UniqueId
+from operators.selection.only_ids import OnlyIds
+from operators.selection.select import Select
 from operators.text.c4 import C4
 from operators.text.extract import Extract
 from operators.text.fineweb import FineWeb
@@ -28,12 +30,13 @@ from workflows.stage import Stage, TokenStage
 
 
 def text(params: Params) -> Stage:
-    """Pages to token shards, in four durable stages."""
+    """Pages to token shards, in four durable stages, and one more where documents are selected."""
     use = params.use
     pages = Stage("read", None, (use(UrlFilter), use(Extract), use(Normalize)))
     # C4's rule on terminal punctuation removes most lists and tables; FineWeb measured that leaving it out is better.
     c4 = use(C4, require_terminal_punctuation=False)
-    clean = Stage("clean", pages, (use(Language), use(GopherRepetition), use(GopherQuality), c4, use(FineWeb)))
+    rules = (use(Language), use(GopherRepetition), use(GopherQuality), c4, use(FineWeb))
+    clean = Stage("clean", pages, (use(OnlyIds, default="off"), *rules))
     unique = Stage(
         "dedup",
         clean,
@@ -48,4 +51,9 @@ def text(params: Params) -> Stage:
             use(Decontaminate, default="off"),
         ),
     )
-    return TokenStage("tokens", unique, (use(Tokenizer),), pack=use(Pack))
+    chosen = unique.then(
+        "select",
+        use(Select, "select_quality", default="off", by="quality_score", keep=0.1),
+        use(Select, default="off"),
+    )
+    return TokenStage("tokens", chosen, (use(Tokenizer),), pack=use(Pack))

@@ -13,7 +13,7 @@ scores finds the bin of each cut, and only the documents of that bin are sorted.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
@@ -103,6 +103,16 @@ class Select(GlobalOperator):
             ),
             Phase("verdicts", {DOCUMENTS: self._verdicts}, _documents, bytes=rows * BIN_BYTES, whole=before[1:]),
         ]
+
+    def one_by_one(self, units: Callable[[], Iterator[pa.Table]]) -> Iterator[pa.Table]:
+        """The verdicts on each of the units, in one process that goes through them three times and holds one at a
+        time, with the documents of the bins that cuts fall into."""
+        bins = [self._bins(docs) for docs in units()]
+        limits = self._limits({DOCUMENTS: pa.concat_tables(bins)})
+        edges = [self._edges(docs, limits) for docs in units()]
+        cuts = _cuts({DOCUMENTS: pa.concat_tables(edges), "bins": _keyed(limits)})
+        for docs in units():
+            yield self._verdicts(docs, cuts)
 
     def lines(self, docs: pa.Table) -> Lines:
         """What the selector must know of each document; those it does not weigh have no score."""

@@ -1,0 +1,91 @@
+"""The picture of what operators measured: where the numbers of all documents lie, and where the cuts fall.
+
+Numbers come as histograms (operators/histogram.py) from the manifest; here they become equal bins of an axis that is
+linear, or logarithmic where the numbers stretch over orders of magnitude.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from operators.histogram import bin_end
+
+BINS = 48
+SHOWN = 0.01  # of the documents at either end may lie beyond the picture
+STRETCHED = 8.0  # times the median lies the end of numbers whose axis is logarithmic
+MOST_CUTS = 12  # lines in one picture
+Axis = Callable[[NDArray[np.float64]], NDArray[np.float64]]
+
+
+class Mark(NamedTuple):
+    at: float  # from 0, the left edge, to 1
+    value: float
+
+
+class Distribution(NamedTuple):
+    operator: str
+    name: str
+    documents: int  # that the operator was given
+    asked: int  # of them, those that have the number
+    heights: list[float]  # of BINS bins, the highest 1
+    ends: tuple[float, float]
+    middle: Mark  # the median
+    cuts: list[Mark]
+    logarithmic: bool
+
+
+def distributions(stages: Sequence[Mapping[str, Any]]) -> Iterator[Distribution]:
+    """One picture for each number that operators measured, in the order of the build."""
+    for stage in stages:
+        profiles = (stage.get("profile") or {}).get("dropped") or {}
+        for operator in stage.get("operators") or ():
+            name, declared = operator.get("name") or "", operator.get("cuts") or {}
+            broken = {
+                at for reason, found in profiles.items() if reason.startswith(f"{name}/") for at in _bounds(found)
+            }
+            for measure, bins in (operator.get("measured") or {}).items():
+                if bins:
+                    cuts = sorted(float(cut) for cut in declared.get(measure, broken))
+                    yield _drawn(name, measure, operator.get("rows_in") or 0, bins, cuts)
+
+
+def _bounds(profile: Mapping[str, Any]) -> list[float]:
+    return [float(threshold) for threshold in profile.get("thresholds") or ()]
+
+
+def _drawn(operator: str, name: str, documents: int, bins: Mapping[str, int], cuts: Sequence[float]) -> Distribution:
+    ordered = sorted((float(start), n) for start, n in bins.items())
+    edges = np.array([sorted((start, bin_end(start))) for start, _ in ordered]).ravel()
+    counts = np.array([n for _, n in ordered])
+    below = np.concatenate([[0.0], np.cumsum(counts) / counts.sum()])
+    at_edges = np.column_stack([below[:-1], below[1:]]).ravel()
+    first, median, last = (float(q) for q in np.interp([SHOWN, 0.5, 1 - SHOWN], at_edges, edges))
+    finite = [cut for cut in cuts if np.isfinite(cut)][:MOST_CUTS]
+    left, right = min([first, *finite]), max([last, *finite])
+    logarithmic = left >= 0 and last > STRETCHED * median > 0
+    axis: Axis = np.log1p if logarithmic else np.asarray
+    low, high = (float(axis(np.array([end]))[0]) for end in (left, right))
+    margin = (high - low) / BINS or 1.0
+    limits = np.linspace(max(low - margin, 0.0) if left >= 0 else low - margin, high + margin, BINS + 1)
+    shares = np.diff(np.concatenate([[0.0], np.interp(limits[1:-1], axis(edges), at_edges), [1.0]]))
+
+    def mark(value: float) -> Mark:
+        place = (float(axis(np.array([value]))[0]) - limits[0]) / (limits[-1] - limits[0])
+        return Mark(float(place), value)
+
+    back = np.expm1(limits[[0, -1]]) if logarithmic else limits[[0, -1]]
+    return Distribution(
+        operator,
+        name,
+        documents,
+        int(counts.sum()),
+        (shares / shares.max()).tolist(),
+        (float(back[0]), float(back[1])),
+        mark(median),
+        [mark(cut) for cut in finite],
+        logarithmic,
+    )
