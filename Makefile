@@ -27,8 +27,9 @@ demo: install
 demo-s3: install
 	$(BIN)/corpusmill demo --s3
 
+# Two processes, each with a Ray and an S3 server of its own: half of the tests wait for one of those.
 test: lint
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 lint: install
 	$(BIN)/ruff format --check .
@@ -36,7 +37,7 @@ lint: install
 	$(BIN)/mypy
 
 # Not in CI: measure, crash and size series, make the peers' golden files again, open shards with readers that need torch.
-bench: install .venv-peers/.installed .venv-bench-sketches/.installed .venv-bench-text-dedup/.installed .venv-bench-data-juicer/.installed
+bench: install .venv-peers/.installed .venv-bench-sketches/.installed .venv-bench-text-dedup/.installed .venv-bench-data-juicer/.installed .venv-bench-nemo/.installed
 	$(BIN)/python -m benchmarks
 
 .venv-bench-%/.installed: benchmarks/peers/requirements-%.txt
@@ -44,16 +45,28 @@ bench: install .venv-peers/.installed .venv-bench-sketches/.installed .venv-benc
 	.venv-bench-$*/bin/pip install --quiet -r $<
 	touch $@
 
+# Without what only its GPU stages import: the file pins all that its heuristic filters need.
+.venv-bench-nemo/.installed: benchmarks/peers/requirements-nemo.txt
+	$(PYTHON) -m venv .venv-bench-nemo
+	.venv-bench-nemo/bin/pip install --quiet --no-deps -r $<
+	touch $@
+
 soak: install
 	$(BIN)/python -m pytest tests/soak
 
-peers: install .venv-peers/.installed
+peers: install .venv-peers/.installed .venv-toxicity/.installed
 	.venv-peers/bin/python tests/peers/datatrove_filters.py
 	.venv-peers/bin/python tests/peers/datatrove_minhash.py
+	.venv-toxicity/bin/python tests/peers/export_toxicity.py
 
 .venv-peers/.installed: tests/peers/requirements-peers.txt
 	$(PYTHON) -m venv .venv-peers
 	.venv-peers/bin/pip install --quiet -r tests/peers/requirements-peers.txt
+	touch $@
+
+.venv-toxicity/.installed: tests/peers/requirements-toxicity.txt
+	$(PYTHON) -m venv .venv-toxicity
+	.venv-toxicity/bin/pip install --quiet -r tests/peers/requirements-toxicity.txt
 	touch $@
 
 test-readers: install .venv-readers/.installed

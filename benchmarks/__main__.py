@@ -31,6 +31,9 @@ def main() -> None:
     for name, arguments in (
         ("filters", []),
         ("dedup", [corpus]),
+        ("language", [corpus]),
+        ("perplexity", [corpus]),
+        ("pii", [corpus]),
         ("tokens", [corpus]),
         ("storage", []),
     ):

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from operators.document import DROP, Operator, Splitter, with_columns
+from operators.document import DROP, Operator, Splitter, with_columns, without_statistics
 from operators.histogram import histogram
 
 SPLIT = "split"
@@ -44,6 +44,7 @@ class Count:
     chars_out: int = 0
     seconds: float = 0.0
     measured: dict[str, dict[str, int]] = field(default_factory=dict)  # histograms of what the operator measures
+    counted: dict[str, int] = field(default_factory=dict)  # sums of what it counts
 
 
 class Applied(NamedTuple):
@@ -56,22 +57,26 @@ def apply(steps: Iterable[Step], docs: pa.Table) -> Applied:
     """Run `steps` over living `docs`. Rows in + created = kept + dropped, or LostRows is raised."""
     dead: list[pa.Table] = []
     counts: list[Count] = []
+    chars = characters(docs)
     for name, operator in steps:
-        count = Count(name, rows_in=docs.num_rows, chars_in=characters(docs))
+        count = Count(name, rows_in=docs.num_rows, chars_in=chars)
         started = time.perf_counter()
         marked = operator(docs) if docs.num_rows else docs
         count.seconds = time.perf_counter() - started
         _check(operator, name, docs, marked)
         if docs.num_rows:
             count.measured = {key: histogram(values) for key, values in operator.measured(marked).items()}
+            count.counted = {name: pc.sum(marked[name]).as_py() or 0 for name in operator.counts}
         count.created = marked.num_rows - docs.num_rows
         docs, dropped = _part(marked, name)
-        count.chars_out, count.chars_dropped = characters(docs), characters(dropped)
+        chars = count.chars_out = characters(docs)
+        count.chars_dropped = characters(dropped)
         if dropped.num_rows:
-            dead.append(dropped)
+            dead.append(without_statistics(dropped))
             tally = pc.value_counts(dropped["drop_reason"])
             count.dropped = {entry["values"].as_py(): entry["counts"].as_py() for entry in tally}
         counts.append(count)
+    docs = without_statistics(docs)
     empty = with_columns(docs.slice(0, 0), {f.name: pa.nulls(0, f.type) for f in DROP})
     return Applied(docs, pa.concat_tables(dead, promote_options="permissive") if dead else empty, counts)
 
@@ -86,7 +91,7 @@ def characters(docs: pa.Table) -> int:
 def _check(operator: Operator, name: str, before: pa.Table, after: pa.Table) -> None:
     if isinstance(operator, Splitter):
         kept_parents = pc.is_in(before["id"], value_set=after["id"].combine_chunks())
-        if not pc.all(kept_parents).as_py():
+        if not pc.all(kept_parents, min_count=0).as_py():
             raise LostRows(f"{name} lost parents of its children")
     elif not after["id"].equals(before["id"]):
         raise LostRows(f"{name} was given {before.num_rows} rows and returned {after.num_rows} others")

@@ -52,6 +52,9 @@ DROP = pa.schema(
         pa.field("duplicate_of", pa.string()),
     ]
 )
+STATISTICS_COLUMN = (
+    "statistics/"  # names of hidden columns: counts of the text, kept within a stage (text/statistics.py)
+)
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(Field, dataclasses.field))
@@ -79,6 +82,11 @@ class Operator:
     @property
     def measures(self) -> tuple[str, ...]:
         """Numeric columns among those added whose distribution, over all rows given, goes into manifest and report."""
+        return ()
+
+    @property
+    def counts(self) -> tuple[str, ...]:
+        """Columns of whole numbers among those added whose sums go into manifest and report."""
         return ()
 
     @property
@@ -213,11 +221,18 @@ def drop(
 
 
 def with_columns(docs: pa.Table, columns: dict[str, Any]) -> pa.Table:
-    """The table with each column set, replaced where it exists, appended where not."""
+    """The table with each column set, replaced where it exists, appended where not. A new text has no statistics."""
+    if "text" in columns:
+        docs = without_statistics(docs)
     for name, column in columns.items():
         at = docs.schema.get_field_index(name)
         docs = docs.append_column(name, column) if at < 0 else docs.set_column(at, name, column)
     return docs
+
+
+def without_statistics(docs: pa.Table) -> pa.Table:
+    """The table without hidden columns of counts."""
+    return docs.drop_columns([name for name in docs.column_names if name.startswith(STATISTICS_COLUMN)])
 
 
 def utf8(column: pa.ChunkedArray | pa.Array) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:

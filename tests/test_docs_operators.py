@@ -17,6 +17,7 @@ import pytest
 from cluster import commit
 from cluster.shards import write_shard
 from cluster.storage import open_store
+from operators.text.statistics import STATISTICS
 from tests.cluster.shard_cases import table, tokenizer
 from tests.every_operator import text_workflow
 from workflows.corpus import save_build
@@ -59,12 +60,11 @@ def parameters() -> Iterator[tuple[str, str, str]]:
     """(operator, parameter, its default as the page writes it)."""
     operators = operators_in_order()
     for name, schema in recipe_schema("text")["properties"]["params"]["properties"].items():
-        own = {field.name for field in dataclasses.fields(operators[name])}
         for parameter, described in schema["anyOf"][0].get("properties", {}).items():
             if parameter in schema["anyOf"][0].get("required", ()):
                 yield name, parameter, "required"
                 continue
-            default = getattr(operators[name], parameter) if parameter in own else described["default"]
+            default = described["default"] if "default" in described else getattr(operators[name], parameter)
             yield name, parameter, written(default)
 
 
@@ -84,13 +84,14 @@ def test_every_operator_has_a_section_in_the_order_of_the_workflow() -> None:
 
 @pytest.mark.parametrize(("operator", "parameter", "default"), parameters(), ids=lambda value: str(value)[:24])
 def test_every_parameter_is_there_with_its_default(operator: str, parameter: str, default: str) -> None:
-    table_of_parameters = sections()[operator].split("| reason |")[0]
-    assert documented(table_of_parameters).get(parameter) == default
+    kind = operators_in_order()[operator].name  # other uses of an operator only say where they differ
+    own, usual = (documented(sections()[name].split("| reason |")[0]) for name in (operator, kind))
+    assert (usual | own).get(parameter) == default
 
 
 @pytest.mark.parametrize("name", operators_in_order())
 def test_every_drop_reason_is_in_its_section(name: str) -> None:
-    section = sections()[name]
+    section = sections()[name] + sections()[operators_in_order()[name].name]
     source = Path(inspect.getfile(type(operators_in_order()[name]))).read_text("utf-8")
     reasons = {reason for found in DROP_REASON.findall(source) for reason in found if reason}
     reasons |= {parameter.removeprefix("max_") for parameter in documented(section) if parameter.endswith("gram")}
@@ -138,3 +139,8 @@ def test_the_snippets_that_need_no_torch_find_and_read_shards(tmp_path: Path, mo
         exec(snippets[snippet], names)
     assert np.array_equal(names["tokens"], docs["input_ids"].combine_chunks().flatten().to_numpy())
     assert names["text"]["id"][:] == docs["id"].to_pylist()
+
+
+def test_every_statistic_is_there_with_its_meaning() -> None:
+    listed = {name: meaning for name, meaning in documented(sections()["text_rules"]).items() if meaning}
+    assert {name: listed.get(name) for name, _ in STATISTICS} == dict(STATISTICS)

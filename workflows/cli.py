@@ -446,6 +446,37 @@ def _count(n: int | None) -> str:
 
 
 @app.command()
+def fit_thresholds(
+    recipe: RecipeFile,
+    output: Annotated[Path | None, typer.Option(help="the new recipe; default: RECIPE.fitted.yaml")] = None,
+    drop: Annotated[
+        float, typer.Option(min=0, max=1, help="share of a language's documents that all bounds together may drop")
+    ] = 0.1,
+    tail: Annotated[
+        float | None, typer.Option(min=0, max=0.5, help="instead: the tail of each statistic that goes, as CulturaX")
+    ] = None,
+    sample: Annotated[int, typer.Option(min=1, help="documents of which bounds are made")] = 100_000,
+    least: Annotated[int, typer.Option(min=1, help="of a language that gets bounds of its own")] = 500,
+    address: Annotated[str | None, typer.Option(help="of a Ray cluster; default: Ray on this machine")] = None,
+    json: Json = False,
+) -> None:
+    """Fit bounds on the statistics of each language to a sample, and write them into a copy of the recipe."""
+    from cluster.session import session
+    from workflows.fit import Tail, fit, rows_of, write_fitted
+    from workflows.progress import console_progress
+
+    wanted = Tail(drop, "documents") if tail is None else Tail(tail, "statistic")
+    written = output or recipe.with_suffix(".fitted.yaml")
+    with _interruptible(), _stdout_is_stderr(), console_progress(err) as progress, session(address):
+        fitted = fit(recipe, wanted, sample, least, progress)
+        write_fitted(recipe, fitted, written)
+    if json:
+        return _print_json({"recipe": str(written), "languages": [one._asdict() for one in fitted]})
+    _print_table(list(rows_of(fitted)))
+    return out.print(f"bounds of params.text_rules in {escape(str(written))}")
+
+
+@app.command()
 def variants(
     output: Out,
     asked: Annotated[Path, typer.Argument(metavar="VARIANTS", help="a YAML file of variants")],

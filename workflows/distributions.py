@@ -17,6 +17,7 @@ from operators.histogram import bin_end
 BINS = 48
 SHOWN = 0.01  # of the documents at either end may lie beyond the picture
 STRETCHED = 8.0  # times the median lies the end of numbers whose axis is logarithmic
+LARGE = 10.0  # below, as for all shares, the axis is linear
 MOST_CUTS = 12  # lines in one picture
 Axis = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
@@ -39,7 +40,8 @@ class Distribution(NamedTuple):
 
 
 def distributions(stages: Sequence[Mapping[str, Any]]) -> Iterator[Distribution]:
-    """One picture for each number that operators measured, in the order of the build."""
+    """One picture for each number that operators measured, in the order of the build; those of one operator begin with
+    what most documents have."""
     for stage in stages:
         profiles = (stage.get("profile") or {}).get("dropped") or {}
         for operator in stage.get("operators") or ():
@@ -47,8 +49,9 @@ def distributions(stages: Sequence[Mapping[str, Any]]) -> Iterator[Distribution]
             broken = {
                 at for reason, found in profiles.items() if reason.startswith(f"{name}/") for at in _bounds(found)
             }
-            for measure, bins in (operator.get("measured") or {}).items():
-                if bins:
+            measured = operator.get("measured") or {}
+            for measure in sorted(measured, key=lambda measure: (-sum(measured[measure].values()), measure)):
+                if bins := measured[measure]:
                     cuts = sorted(float(cut) for cut in declared.get(measure, broken))
                     yield _drawn(name, measure, operator.get("rows_in") or 0, bins, cuts)
 
@@ -60,16 +63,19 @@ def _bounds(profile: Mapping[str, Any]) -> list[float]:
 def _drawn(operator: str, name: str, documents: int, bins: Mapping[str, int], cuts: Sequence[float]) -> Distribution:
     ordered = sorted((float(start), n) for start, n in bins.items())
     edges = np.array([sorted((start, bin_end(start))) for start, _ in ordered]).ravel()
+    if ordered[-1][0] == 1.0:  # the whole of a share, and nothing beyond it
+        edges[-1] = 1.0
     counts = np.array([n for _, n in ordered])
     below = np.concatenate([[0.0], np.cumsum(counts) / counts.sum()])
     at_edges = np.column_stack([below[:-1], below[1:]]).ravel()
     first, median, last = (float(q) for q in np.interp([SHOWN, 0.5, 1 - SHOWN], at_edges, edges))
     finite = [cut for cut in cuts if np.isfinite(cut)][:MOST_CUTS]
     left, right = min([first, *finite]), max([last, *finite])
-    logarithmic = left >= 0 and last > STRETCHED * median > 0
+    logarithmic = left >= 0 and last > max(STRETCHED * median, LARGE) and median > 0
     axis: Axis = np.log1p if logarithmic else np.asarray
     low, high = (float(axis(np.array([end]))[0]) for end in (left, right))
-    margin = (high - low) / BINS or 1.0
+    wide = high - low > 1e-9 * max(abs(low), abs(high), 1e-200)
+    margin = (high - low) / BINS if wide else 1.0
     limits = np.linspace(max(low - margin, 0.0) if left >= 0 else low - margin, high + margin, BINS + 1)
     shares = np.diff(np.concatenate([[0.0], np.interp(limits[1:-1], axis(edges), at_edges), [1.0]]))
 

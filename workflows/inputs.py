@@ -9,6 +9,7 @@ from typing import Any
 from cluster.inputs import InputObject, list_inputs
 from cluster.storage import is_unicode
 from operators.document import SCHEMA
+from operators.read.rows import INTERNAL
 from operators.read.span import ReadError, format_of
 from workflows.map_stage import input_columns
 from workflows.recipe import Recipe, RecipeError
@@ -83,3 +84,18 @@ def check_columns(stage: Stage, job: Job) -> None:
                 have = ", ".join(sorted(known | from_input))
                 raise RecipeError(f"params.{name}: no column {unknown[0]!r}; there are: {have}")
             known |= set(operator.adds)
+            _check_added(name, operator.adds, job)
+
+
+def _check_added(name: str, adds: tuple[str, ...], job: Job) -> None:
+    """Raises RecipeError where an operator would write over a column of the user's. Those that every corpus may get
+    are passed through under another name (operators/read/rows.py)."""
+    added = [column for column in adds if column not in INTERNAL]
+    try:
+        taken = [column for column in added if column in input_columns(job)] if added else []
+    except ReadError as error:
+        raise RecipeError(f"inputs: {error}") from error
+    if taken:
+        raise RecipeError(
+            f"params.{name}: the input has a column {taken[0]!r} already: leave {name} out, or rename one"
+        )

@@ -231,7 +231,7 @@ class Totals:
         self.counts: list[dict[str, Any]] = [
             {"name": step.name, "rows_in": 0, "created": 0, "dropped": Counter[str]()}
             | dict.fromkeys(("chars_in", "chars_dropped", "chars_out"), 0)
-            | {"seconds": 0.0, "measured": defaultdict(Counter)}
+            | {"seconds": 0.0, "measured": defaultdict(Counter), "counted": Counter[str]()}
             for step in steps
         ]
         self.rows: Counter[str] = Counter()
@@ -241,7 +241,7 @@ class Totals:
     def add(self, batch: Batch, result: Applied) -> None:
         for total, count in zip(self.counts, result.counts, strict=True):
             for key, value in asdict(count).items():
-                if key == "dropped":
+                if key in ("dropped", "counted"):
                     total[key].update(value)
                 elif key == "measured":
                     for name, bins in value.items():

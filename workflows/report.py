@@ -105,7 +105,7 @@ class Work(NamedTuple):
     cached: bool
     units: int | None
     cut: int
-    trimmed: Mapping[str, int] = MappingProxyType({})  # documents that stay with less text, by what was found in them
+    found: Mapping[str, int] = MappingProxyType({})  # documents with less text, or counts, by what was found
 
 
 class Law(NamedTuple):
@@ -430,8 +430,8 @@ def _work(stages: Sequence[Json]) -> Iterator[Work]:
         yield Work(name, None, stage.get("rows_in") or 0, stage.get("seconds") or 0, cached, stage.get("units"), cut)
         for op in stage.get("operators") or ():
             rows, cut = op.get("rows_in") or 0, max(0, op.get("chars_cut") or 0)
-            trimmed = op.get("trimmed") or {}
-            yield Work(name, op.get("name", ""), rows, op.get("seconds") or 0, cached, None, cut, trimmed)
+            found = {**(op.get("trimmed") or {}), **{k: n for k, n in (op.get("counted") or {}).items() if n}}
+            yield Work(name, op.get("name", ""), rows, op.get("seconds") or 0, cached, None, cut, found)
 
 
 def _laws(stage: Json) -> Iterator[Law]:

@@ -328,6 +328,7 @@ def add_counts(counts: Iterable[dict[str, int]]) -> dict[str, int]:
 
 def _add_operators(parts: Sequence[dict[str, Any]], step: Step) -> dict[str, Any]:
     total: dict[str, Any] = {"name": step.name, "dropped": add_counts(part["dropped"] for part in parts)}
+    total["counted"] = add_counts(part.get("counted", {}) for part in parts)
     total["trimmed"] = add_counts(part.get("trimmed", {}) for part in parts)  # documents that stay with less text
     names = sorted({name for part in parts for name in part.get("measured", {})})
     total["measured"] = {name: _histograms(part.get("measured", {}).get(name, {}) for part in parts) for name in names}

@@ -1,7 +1,10 @@
-"""Raw web pages, documents and text files to clean, unique tokens.
+"""Raw web pages, documents and text files to clean, unique, chosen tokens.
 
-The cascade that Yi describes (section 2.1: rules on URL, language, length, symbols and repetition, then deduplication
-of documents, paragraphs, passages and meanings), with the published rule sets of Gopher, C4 and FineWeb.
+The cascade that Yi describes (arXiv 2403.04652, section 2.1): rules on URL, language, length, symbols and repetition,
+with the published sets of Gopher, C4 and FineWeb or bounds of one's own; rule-based correction; learned scorers of
+perplexity, quality, coherence and safety; deduplication of documents, paragraphs, passages and meanings; clusters of
+topics. Scorers run on what the rules leave; what they say is acted on after deduplication, so that no budget is spent
+on copies.
 """
 
 from __future__ import annotations
@@ -15,13 +18,22 @@ from operators.dedup.substring import ExactSubstring
 from operators.dedup.unique_id import UniqueId
 from operators.selection.only_ids import OnlyIds
 from operators.selection.select import Select
+from operators.selection.topic import Topic
 from operators.text.c4 import C4
+from operators.text.coherence import Coherence
+from operators.text.correct import Correct
 from operators.text.extract import Extract
 from operators.text.fineweb import FineWeb
 from operators.text.gopher_quality import GopherQuality
 from operators.text.gopher_repetition import GopherRepetition
 from operators.text.language import Language
 from operators.text.normalize import Normalize
+from operators.text.perplexity import Perplexity
+from operators.text.pii import Pii
+from operators.text.quality import Quality
+from operators.text.segmenting import Segment
+from operators.text.text_rules import TextRules
+from operators.text.toxicity import Toxicity
 from operators.text.url_filter import UrlFilter
 from operators.tokens.pack import Pack
 from operators.tokens.tokenizer import Tokenizer
@@ -30,13 +42,31 @@ from workflows.stage import Stage, TokenStage
 
 
 def text(params: Params) -> Stage:
-    """Pages to token shards, in four durable stages, and one more where documents are selected."""
+    """Pages to token shards, in four durable stages, and a fifth where documents are selected."""
     use = params.use
     pages = Stage("read", None, (use(UrlFilter), use(Extract), use(Normalize)))
-    # C4's rule on terminal punctuation removes most lists and tables; FineWeb measured that leaving it out is better.
-    c4 = use(C4, require_terminal_punctuation=False)
-    rules = (use(Language), use(GopherRepetition), use(GopherQuality), c4, use(FineWeb))
-    clean = Stage("clean", pages, (use(OnlyIds, default="off"), *rules))
+    clean = Stage(
+        "clean",
+        pages,
+        (
+            use(OnlyIds, default="off"),
+            use(Language),
+            use(GopherRepetition),
+            use(GopherQuality),
+            use(Correct, default="off"),
+            # C4's rule on terminal punctuation removes most lists and tables; FineWeb measured that none is better.
+            use(C4, require_terminal_punctuation=False),
+            use(FineWeb),
+            use(TextRules, default="off"),
+            use(Segment, default="off"),
+            use(Pii, default="off"),
+            use(Perplexity, default="off"),
+            use(Quality, default="off"),
+            use(Quality, "preselect", default="off", column="preselect_score", label="predictive_strength"),
+            use(Coherence, default="off"),
+            use(Toxicity, default="off"),
+        ),
+    )
     unique = Stage(
         "dedup",
         clean,
@@ -53,6 +83,20 @@ def text(params: Params) -> Stage:
     )
     chosen = unique.then(
         "select",
+        use(Topic, default="off"),
+        use(
+            Select,
+            "select_perplexity",
+            default="off",
+            by="perplexity",
+            prefer="lowest",
+            keep=0.6,
+            per="language",
+            missing="keep",
+        ),
+        use(Select, "select_coherence", default="off", by="coherence_score", min=0.1, missing="keep"),
+        use(Select, "select_toxicity", default="off", by="toxicity_score", prefer="lowest", max=0.5, missing="keep"),
+        use(Select, "select_topic", default="off", per="topic", missing="keep"),
         use(Select, "select_quality", default="off", by="quality_score", keep=0.1),
         use(Select, default="off"),
     )

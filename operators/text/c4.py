@@ -31,12 +31,13 @@ from pydantic import Field
 
 from operators.document import Operator, drop_by_rules, parameters, utf8, with_columns
 from operators.text.rules import below
-from operators.text.segment import any_line_end, decode, first_byte, frozen, line_end, source, strip
+from operators.text.segment import ONE, Source, any_line_end, decode, first_byte, frozen, line_end, source, strip
 from operators.text.unicode_classes import CLOSER, LETTER, SPACE, TERMINAL, UNSPACED
 
 _POLICY = ("terms of use", "privacy policy", "cookie policy", "uses cookies", "use of cookies", "use cookies")
 _CITATIONS = ("[edit]", "[citation needed]")
-LOREM, CURLY = 1, 2  # what a page is dropped for while its lines are read
+LOREM, CURLY, JAVASCRIPT, POLICY, BRACKET = 1, 2, 4, 8, 16  # what is looked for in a text; the first two drop a page
+SEEN = 7  # bytes of a phrase that are looked for in one go: 8 phrases and 2 single characters fit 64 bits
 
 
 class Phrases(NamedTuple):
@@ -46,16 +47,25 @@ class Phrases(NamedTuple):
     offsets: NDArray[np.int64]
 
 
+class Search(NamedTuple):
+    """Phrases for the shift-and algorithm (Baeza-Yates and Gonnet 1992), ASCII case aside: a bit for each of the first
+    SEEN bytes of each phrase, set while the text so far ends with the phrase up to there."""
+
+    steps: NDArray[np.uint64]  # by byte of the text: the bits that it keeps
+    begins: np.uint64
+    ends: NDArray[np.uint64]  # by phrase: the bit of the last byte looked for
+    any_end: np.uint64
+    kinds: NDArray[np.int64]
+    phrases: Phrases
+
+
 class LineRules(NamedTuple):
     paper: bool
     terminal: bool
-    citations: bool
     min_words: int
     max_word_chars: int
-    curly: bool
-    lorem: Phrases
-    javascript: Phrases
-    policy: Phrases
+    sentences: int  # that are counted at most
+    search: Search
     cited: Phrases
 
 
@@ -82,15 +92,12 @@ class C4(Operator):
     def judge(self, docs: pa.Table, sentences: NDArray[np.int64] | None) -> pa.Table:
         """As a call, with the number of sentences left in each document given from outside where not None."""
         src = source(docs["text"])
-        kept = np.empty(max(1, int(src.offsets[-1] - src.offsets[0])), np.uint8)
-        offsets = np.zeros(docs.num_rows + 1, np.int64)
-        counted = np.zeros(docs.num_rows, np.int64)
-        page = np.zeros(docs.num_rows, np.int64)
-        _clean(src, self._line_rules(), kept, offsets, (counted, page))
+        least = max(1, self.min_sentences)
+        kept, offsets, (counted, page) = self._cleaned(src, least if sentences is None else 0)
         rules = [
             below("lorem_ipsum", (page != LOREM).astype(np.int64), 1),
             below("curly_bracket", (page != CURLY).astype(np.int64), 1),
-            below("too_few_sentences", counted if sentences is None else sentences, max(1, self.min_sentences)),
+            below("too_few_sentences", counted if sentences is None else sentences, least),
         ]
         marked = drop_by_rules(docs, rules)
         size = int(offsets[-1])
@@ -98,23 +105,73 @@ class C4(Operator):
         alive = marked["drop_reason"].is_null()
         return with_columns(marked, {"text": pc.if_else(alive, text, docs["text"].cast(pa.large_string()))})
 
-    def _line_rules(self) -> LineRules:
-        def phrases(asked: bool, *texts: str) -> Phrases:
-            data, offsets = utf8(pa.array(texts if asked else (), pa.large_string()))
-            return Phrases(frozen(data), frozen(offsets))
-
-        return LineRules(
+    def _cleaned(self, src: Source, least: int) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]]:
+        """(bytes of the lines that stay, offsets of documents in them, (sentences up to `least` or more, what drops
+        the page))."""
+        kept = np.empty(max(1, int(src.offsets[-1] - src.offsets[0])), np.uint8)
+        offsets = np.zeros(len(src.offsets), np.int64)
+        out = np.zeros((2, len(src.offsets) - 1), np.int64)
+        asked = [
+            ("lorem ipsum", LOREM, self.drop_lorem_ipsum),
+            ("{", CURLY, self.drop_curly_brackets),
+            ("javascript", JAVASCRIPT, self.drop_javascript_lines),
+            ("[", BRACKET, self.remove_citations),
+            *((phrase, POLICY, self.drop_policy_lines) for phrase in _POLICY),
+        ]
+        rules = LineRules(
             paper=self.mode == "paper",
             terminal=self.require_terminal_punctuation,
-            citations=self.remove_citations,
             min_words=self.min_words_per_line,
             max_word_chars=self.max_word_chars,
-            curly=self.drop_curly_brackets,
-            lorem=phrases(self.drop_lorem_ipsum, "lorem ipsum"),
-            javascript=phrases(self.drop_javascript_lines, "javascript"),
-            policy=phrases(self.drop_policy_lines, *_POLICY),
-            cited=phrases(self.remove_citations, *_CITATIONS),
+            sentences=least,
+            search=_search({phrase: kind for phrase, kind, wanted in asked if wanted}),
+            cited=_phrases(_CITATIONS),
         )
+        _clean(src, rules, kept, offsets, out)
+        return kept, offsets, out
+
+
+def _phrases(texts: tuple[str, ...]) -> Phrases:
+    data, offsets = utf8(pa.array(texts, pa.large_string()))
+    return Phrases(frozen(data), frozen(offsets))
+
+
+def _search(kinds: dict[str, int]) -> Search:
+    steps = np.zeros(256, np.uint64)
+    begins, bit, ends = 0, 0, []
+    for phrase in kinds:
+        begins |= 1 << bit
+        for character in phrase[:SEEN]:
+            for byte in {ord(character), ord(character.upper())}:
+                steps[byte] |= np.uint64(1 << bit)
+            bit += 1
+        ends.append(1 << (bit - 1))
+    return Search(
+        steps,
+        np.uint64(begins),
+        np.array(ends, np.uint64),
+        np.uint64(sum(ends)),
+        np.array(list(kinds.values()), np.int64),
+        _phrases(tuple(kinds)),
+    )
+
+
+@njit(nogil=True, cache=True)
+def _find(data, begin, end, search):  # type: ignore[no-untyped-def]
+    """The kinds of all phrases in the span."""
+    steps, begins, ends, any_end, kinds, phrases = search
+    texts, offsets = phrases
+    state, found = np.uint64(0), np.int64(0)
+    for i in range(begin, end):
+        state = (state << ONE | begins) & steps[np.uint64(data[np.uint64(i)])]
+        if state & any_end:
+            for p in range(ends.shape[0]):
+                if state & ends[p] and not found & kinds[p]:
+                    first = offsets[p] + min(SEEN, offsets[p + 1] - offsets[p])
+                    rest = offsets[p + 1] - first
+                    if i + 1 + rest <= end and _same(data, i + 1, texts, first, rest, True):
+                        found |= kinds[p]
+    return found
 
 
 @njit(nogil=True, cache=True)
@@ -126,8 +183,10 @@ def _clean(src, rules, kept, offsets, out):  # type: ignore[no-untyped-def]
     for d in range(counted.shape[0]):
         at, end = src.offsets[d], src.offsets[d + 1]
         first = size
-        if rules.paper:
-            page[d] = _page_drop(data, at, end, rules)
+        found = _find(data, at, end, rules.search)
+        if rules.paper and found & (LOREM | CURLY):
+            page[d] = LOREM if found & LOREM else CURLY
+            at = end
         while at < end and page[d] == 0:
             if rules.paper:
                 stop = line_end(data, at, end)
@@ -137,14 +196,15 @@ def _clean(src, rules, kept, offsets, out):  # type: ignore[no-untyped-def]
             begin, stop = strip(data, at, stop, flags)
             at = after
             room = size + 1 if size > first else size
-            length, fate = _clean_line(data, begin, stop, flags, rules, kept[room:])
+            length, fate = _clean_line(data, begin, stop, flags, rules, found, kept[room:])
             if fate > 0:
                 page[d] = fate
             elif fate == 0:
                 if room > size:
                     kept[size] = 10
                 size = room + length
-                counted[d] += _sentences(kept, room, size, flags)
+                if counted[d] < rules.sentences:
+                    counted[d] += _sentences(kept, room, size, flags)
         first, size = _stripped(kept, first, size, flags)
         offsets[d + 1] = size
 
@@ -153,28 +213,52 @@ def _clean(src, rules, kept, offsets, out):  # type: ignore[no-untyped-def]
 def _stripped(kept, first, size, flags):  # type: ignore[no-untyped-def]
     """The page without white space at its ends, moved to where it began."""
     begin, end = strip(kept, first, size, flags)
-    for i in range(end - begin):
-        kept[np.uint64(first + i)] = kept[np.uint64(begin + i)]
+    if begin > first:
+        for i in range(end - begin):
+            kept[np.uint64(first + i)] = kept[np.uint64(begin + i)]
     return first, first + end - begin
 
 
 @njit(nogil=True, cache=True)
-def _page_drop(data, begin, end, rules):  # type: ignore[no-untyped-def]
-    if _holds(data, begin, end, rules.lorem):
-        return LOREM
-    if rules.curly:
-        for i in range(begin, end):
-            if data[np.uint64(i)] == 123:
-                return CURLY
-    return 0
+def _clean_line(data, begin, end, flags, rules, found, line):  # type: ignore[no-untyped-def]
+    """Write the line to `line`; (its length, fate): fate 0 stays, -1 goes, above 0 drops the page. `found` is what the
+    page holds: a line of a page without phrases and citations has none either."""
+    if _has_long_word(data, begin, end, flags, rules.max_word_chars):
+        return 0, -1
+    if rules.paper:
+        enough = True
+    else:
+        enough = _has_words(data, begin, end, flags, rules.min_words, False)
+    length = _without_citations(data, begin, end, rules, line) if found & BRACKET else _copied(data, begin, end, line)
+    if rules.paper:
+        if found & BRACKET:
+            first, length = _stripped(line, 0, length, flags)
+        enough = length > 0 and _has_words(line, 0, length, flags, rules.min_words, True)
+    if rules.terminal and not _ends_well(line, length, flags, rules.paper):
+        return 0, -1
+    if not enough:
+        return 0, -1
+    here = _find(line, 0, length, rules.search) if found else 0
+    if not rules.paper and here & LOREM:
+        return 0, LOREM
+    if here & JAVASCRIPT:
+        return 0, -1
+    if not rules.paper and here & CURLY:
+        return 0, CURLY
+    if here & POLICY:
+        return 0, -1
+    return length, 0
 
 
 @njit(nogil=True, cache=True)
-def _clean_line(data, begin, end, flags, rules, line):  # type: ignore[no-untyped-def]
-    """Write the line to `line`; (its length, fate): fate 0 stays, -1 goes, above 0 drops the page."""
-    words, longest = _line_words(data, begin, end, flags, rules.paper)
-    if longest > rules.max_word_chars:
-        return 0, -1
+def _copied(data, begin, end, line):  # type: ignore[no-untyped-def]
+    for i in range(end - begin):
+        line[np.uint64(i)] = data[np.uint64(begin + i)]
+    return end - begin
+
+
+@njit(nogil=True, cache=True)
+def _without_citations(data, begin, end, rules, line):  # type: ignore[no-untyped-def]
     length = 0
     while begin < end:
         skip = _citation(data, begin, end, rules) if data[np.uint64(begin)] == 91 else 0
@@ -183,47 +267,53 @@ def _clean_line(data, begin, end, flags, rules, line):  # type: ignore[no-untype
             length += 1
             skip = 1
         begin += skip
-    if rules.paper:
-        first, length = _stripped(line, 0, length, flags)
-        words, _ = _line_words(line, 0, length, flags, True)
-    if rules.terminal and not _ends_well(line, length, flags, rules.paper):
-        return 0, -1
-    if words < rules.min_words or (rules.paper and length == 0):
-        return 0, -1
-    if not rules.paper and _holds(line, 0, length, rules.lorem):
-        return 0, LOREM
-    if _holds(line, 0, length, rules.javascript):
-        return 0, -1
-    if not rules.paper and rules.curly and _page_drop(line, 0, length, rules) == CURLY:
-        return 0, CURLY
-    if _holds(line, 0, length, rules.policy):
-        return 0, -1
-    return length, 0
+    return length
 
 
 @njit(nogil=True, cache=True)
-def _line_words(data, begin, end, flags, by_character):  # type: ignore[no-untyped-def]
-    """(words between white space, characters of the longest). `by_character`: or letters of scripts without spaces
-    where those are more."""
-    words = longest = chars = letters = 0
+def _has_long_word(data, begin, end, flags, most):  # type: ignore[no-untyped-def]
+    """Whether some word between white space has more than `most` characters. Leaps from space to space: where all of
+    `most` + 1 bytes hold one, there is no such word."""
+    while end - begin > most:
+        at = begin + most
+        while at >= begin and data[np.uint64(at)] != 32:
+            at -= 1
+        if at < begin:
+            return _longest_word(data, begin, end, flags) > most
+        begin = at + 1
+    return False
+
+
+@njit(nogil=True, cache=True)
+def _longest_word(data, begin, end, flags):  # type: ignore[no-untyped-def]
+    longest = chars = 0
     while begin < end:
+        point, begin = decode(data, begin)
+        chars = 0 if flags[np.uint64(point)] & SPACE else chars + 1
+        longest = max(longest, chars)
+    return longest
+
+
+@njit(nogil=True, cache=True)
+def _has_words(data, begin, end, flags, least, by_character):  # type: ignore[no-untyped-def]
+    """Whether there are `least` words between white space; `by_character`: or letters of scripts without spaces."""
+    words = letters = 0
+    inside = False
+    while begin < end and words < least and letters < least:
         point, begin = decode(data, begin)
         flag = flags[np.uint64(point)]
         if flag & SPACE:
-            chars = 0
+            inside = False
             continue
-        words += chars == 0
-        chars += 1
-        letters += (flag & UNSPACED) != 0
-        longest = max(longest, chars)
-    return (max(words, letters) if by_character else words), longest
+        words += not inside
+        inside = True
+        letters += by_character and flag & UNSPACED != 0
+    return words >= least or letters >= least
 
 
 @njit(nogil=True, cache=True)
 def _citation(data, at, end, rules):  # type: ignore[no-untyped-def]
     """Bytes of the citation mark that begins at the bracket `at`, or 0."""
-    if not rules.citations:
-        return 0
     i = at + 1
     while i < end and 48 <= data[np.uint64(i)] <= 57:
         i += 1
@@ -246,19 +336,6 @@ def _same(data, at, other, first, size, fold_case):  # type: ignore[no-untyped-d
         if b != other[np.uint64(first + i)]:
             return False
     return True
-
-
-@njit(nogil=True, cache=True)
-def _holds(data, begin, end, phrases):  # type: ignore[no-untyped-def]
-    """Whether one of the phrases stands in the span, ASCII case aside."""
-    texts, offsets = phrases
-    for p in range(offsets.shape[0] - 1):
-        first, size = offsets[p], offsets[p + 1] - offsets[p]
-        lead = texts[np.uint64(first)]
-        for i in range(begin, end - size + 1):
-            if data[np.uint64(i)] | 32 == lead and _same(data, i, texts, first, size, True):
-                return True
-    return False
 
 
 @njit(nogil=True, cache=True)

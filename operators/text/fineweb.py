@@ -19,9 +19,9 @@ import pyarrow as pa
 from pydantic import Field
 
 from operators.document import Operator, drop_by_rules, parameters
-from operators.text.rules import Share, above, below, share
-from operators.text.segment import Segmenter, WordSpans, source
-from operators.text.statistics import line_counts
+from operators.text.rules import Share, above, below
+from operators.text.segment import Segmenter, WordSpans
+from operators.text.statistics import SHORT_LINE_CHARS, short_lines, statistics
 
 
 @parameters
@@ -33,7 +33,7 @@ class FineWeb(Operator):
     words: Segmenter = "whitespace"
     min_terminal_lines: Share = 0.12
     max_short_lines: Share = 0.67
-    short_line_chars: int = Field(30, ge=0)  # a line of as many or fewer is short
+    short_line_chars: int = Field(SHORT_LINE_CHARS, ge=0)  # a line of as many or fewer is short
     max_duplicate_line_chars: Share = 0.01
     max_newlines_per_word: Share = 0.3
     revision: Literal[1] = 1
@@ -43,13 +43,15 @@ class FineWeb(Operator):
 
     def judge(self, docs: pa.Table, spans: WordSpans | None) -> pa.Table:
         """As a call, with the words given from outside where `spans` is not None."""
-        paper = self.mode == "paper"
-        n = line_counts(source(docs["text"], self.words, paper, spans), self.short_line_chars, paper)
+        docs, n = statistics(docs, self.mode, self.words, spans, ("lines",))
+        short = n["short_lines"]
+        if self.short_line_chars != SHORT_LINE_CHARS:
+            short = short_lines(docs, self.short_line_chars)
         rules = [
-            below("empty", n.lines, 1),
-            below("few_terminal_lines", share(n.ended, n.lines), self.min_terminal_lines),
-            above("short_lines", share(n.short, n.lines), self.max_short_lines),
-            above("duplicate_line_chars", share(n.repeat_chars, n.chars), self.max_duplicate_line_chars),
-            above("newline_ratio", share(n.newlines, n.words), self.max_newlines_per_word),
+            below("empty", n["lines"], 1),
+            below("few_terminal_lines", n["terminal_lines"], self.min_terminal_lines),
+            above("short_lines", short, self.max_short_lines),
+            above("duplicate_line_chars", n["repeated_line_chars"], self.max_duplicate_line_chars),
+            above("newline_ratio", n["newlines_per_word"], self.max_newlines_per_word),
         ]
         return drop_by_rules(docs, rules)

@@ -25,13 +25,9 @@ import pyarrow as pa
 from pydantic import Field
 
 from operators.document import Operator, drop_by_rules, parameters
-from operators.text.rules import Share, above, below, share
-from operators.text.segment import Segmenter, WordSpans, source
-from operators.text.statistics import Marks, marks, quality_counts
-
-_ELLIPSES = ("...", "…")
-_BULLETS = {"paper": "•●*-", "datatrove": "•-", "nemo": "•‣⁃⁌⁍∙○●◘◦⦾⦿"}
-_NEMO_ELLIPSES = (*_ELLIPSES, "[...]", "(...)", "[…]", "-»", "read more..", "read more")
+from operators.text.rules import Share, above, below
+from operators.text.segment import Segmenter, WordSpans
+from operators.text.statistics import STOP_WORDS, statistics, stop_words_found
 
 
 @parameters
@@ -51,16 +47,7 @@ class GopherQuality(Operator):
     max_ellipsis_lines: Share = 0.3
     min_alpha_words: Share = 0.8
     min_stop_words: int = Field(2, ge=0)
-    stop_words: Annotated[tuple[str, ...], Field(max_length=64)] = (
-        "the",
-        "be",
-        "to",
-        "of",
-        "and",
-        "that",
-        "have",
-        "with",
-    )
+    stop_words: Annotated[tuple[str, ...], Field(max_length=64)] = STOP_WORDS
     revision: Literal[1] = 1
 
     def __call__(self, docs: pa.Table) -> pa.Table:
@@ -68,32 +55,26 @@ class GopherQuality(Operator):
 
     def judge(self, docs: pa.Table, spans: WordSpans | None) -> pa.Table:
         """As a call, with the words given from outside where `spans` is not None."""
-        src = source(docs["text"], self.words, self.mode == "paper", spans)
-        n = quality_counts(src, self._marks())
-        nemo = self.mode == "nemo"
-        counted, chars = (n.words, n.chars) if nemo else (n.solid_words, n.solid_chars)
-        mean = share(chars, counted)
-        spaced = n.character_words * 2 <= n.words if self.mode == "paper" else np.ones(len(n.words), np.bool_)
-        stop_words = n.stop_words if nemo else n.distinct_stop_words
-        symbols = n.symbol_words if nemo else n.hashes
-        alpha = share(n.alpha_words, n.words)
-        some = counted > 0
-        rules = [
-            below("too_few_words", counted, self.min_words),
-            above("too_many_words", counted, self.max_words),
-            below("short_words", mean, self.min_mean_word_chars, spaced & some),
-            above("long_words", mean, self.max_mean_word_chars, spaced),
-            above("too_many_symbols" if nemo else "too_many_hashes", share(symbols, n.words), self.max_hashes_per_word),
-            above("too_many_ellipses", share(n.ellipses, n.words), self.max_ellipses_per_word),
-            above("too_many_bullets", share(n.bullet_lines, n.lines), self.max_bullet_lines),
-            above("too_many_ellipsis_lines", share(n.ellipsis_lines, n.lines), self.max_ellipsis_lines),
-            below("too_few_alpha_words", alpha, self.min_alpha_words, some),
-            below("too_few_stop_words", stop_words, self.min_stop_words, spaced),
+        docs, n = statistics(docs, self.mode, self.words, spans, ("lines", "words"))
+        stop_words = n["stop_words"]
+        if self.stop_words != STOP_WORDS:
+            others = stop_words_found(docs, self.mode, self.words, self.stop_words, spans)
+            stop_words = np.where(np.isnan(stop_words), np.nan, others)
+        symbols = [
+            above("too_many_hashes", n["hashes_per_word"], self.max_hashes_per_word),
+            above("too_many_ellipses", n["ellipses_per_word"], self.max_ellipses_per_word),
         ]
-        if nemo:  # ellipses are among its symbols
-            rules = [rule for rule in rules if rule.reason != "too_many_ellipses"]
+        if self.mode == "nemo":
+            symbols = [above("too_many_symbols", n["symbol_words"], self.max_hashes_per_word)]
+        rules = [
+            below("too_few_words", n["words"], self.min_words),
+            above("too_many_words", n["words"], self.max_words),
+            below("short_words", n["mean_word_chars"], self.min_mean_word_chars),
+            above("long_words", n["mean_word_chars"], self.max_mean_word_chars),
+            *symbols,
+            above("too_many_bullets", n["bullet_lines"], self.max_bullet_lines),
+            above("too_many_ellipsis_lines", n["ellipsis_lines"], self.max_ellipsis_lines),
+            below("too_few_alpha_words", n["alpha_words"], self.min_alpha_words),
+            below("too_few_stop_words", stop_words, self.min_stop_words),
+        ]
         return drop_by_rules(docs, rules)
-
-    def _marks(self) -> Marks:
-        ellipses = _NEMO_ELLIPSES if self.mode == "nemo" else _ELLIPSES
-        return marks(_BULLETS[self.mode], ellipses, self.stop_words, self.mode)

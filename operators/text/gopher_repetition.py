@@ -21,26 +21,17 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-import numpy as np
 import pyarrow as pa
 
-from operators.document import Operator, Rule, drop_by_rules, parameters
-from operators.text.ngrams import DATATROVE, DUPLICATE, NEMO, PAPER, TOP, ngram_counts
-from operators.text.rules import Share, above, below, share
-from operators.text.segment import Segmenter, Source, WordSpans, source
-from operators.text.statistics import Split, repeat_counts
+from operators.document import Operator, drop_by_rules, parameters
+from operators.text.ngrams import DUPLICATE, TOP
+from operators.text.rules import Share, above, below
+from operators.text.segment import Segmenter, WordSpans
+from operators.text.statistics import statistics
 
-_LINES = {
-    "paper": Split(breaks=1, whole_run=True, keep_blank=False, strip_text=False),
-    "datatrove": Split(breaks=1, whole_run=True, keep_blank=True, strip_text=False),
-    "nemo": Split(breaks=1, whole_run=True, keep_blank=False, strip_text=False),
-}
-_PARAGRAPHS = {
-    "paper": Split(breaks=2, whole_run=True, keep_blank=False, strip_text=False),
-    "datatrove": Split(breaks=2, whole_run=True, keep_blank=True, strip_text=True),
-    "nemo": Split(breaks=2, whole_run=False, keep_blank=True, strip_text=False),
-}
-_READING = {"paper": PAPER, "datatrove": DATATROVE, "nemo": NEMO}
+_LINES = ("duplicate_lines", "duplicate_paragraphs", "duplicate_line_chars", "duplicate_paragraph_chars")
+_PARAGRAPHS_FIRST = ("duplicate_paragraphs", "duplicate_paragraph_chars", "duplicate_lines", "duplicate_line_chars")
+_NGRAMS = (*(f"top_{n}gram" for n in TOP), *(f"duplicate_{n}gram" for n in DUPLICATE))
 
 
 @parameters
@@ -70,41 +61,8 @@ class GopherRepetition(Operator):
 
     def judge(self, docs: pa.Table, spans: WordSpans | None) -> pa.Table:
         """As a call, with the words given from outside where `spans` is not None."""
-        src = source(docs["text"], self.words, self.mode == "paper", spans)
-        return drop_by_rules(docs, [*self._part_rules(src), *self._ngram_rules(src)])
-
-    def _part_rules(self, src: Source) -> list[Rule]:
-        lines = repeat_counts(src, _LINES[self.mode])
-        paragraphs = repeat_counts(src, _PARAGRAPHS[self.mode])
-        text_bytes = np.diff(src.offsets)
-        shares = {}
-        for part, n in (("line", lines), ("paragraph", paragraphs)):
-            if self.mode == "paper":
-                shares[part] = share(n.members, n.parts), share(n.member_chars, n.chars)
-            elif self.mode == "nemo":
-                shares[part] = share(n.repeats, n.parts), share(n.repeat_chars, n.chars)
-            else:
-                shares[part] = share(n.repeats, n.parts), share(n.repeat_chars, n.text_chars)
-        of_lines = above("duplicate_lines", shares["line"][0], self.max_duplicate_lines)
-        of_line_chars = above("duplicate_line_chars", shares["line"][1], self.max_duplicate_line_chars)
-        of_paragraphs = above("duplicate_paragraphs", shares["paragraph"][0], self.max_duplicate_paragraphs)
-        of_paragraph_chars = above(
-            "duplicate_paragraph_chars", shares["paragraph"][1], self.max_duplicate_paragraph_chars
-        )
-        empty = below("empty", text_bytes if self.mode == "datatrove" else lines.parts, 1)
-        if self.mode == "datatrove":
-            return [empty, of_paragraphs, of_paragraph_chars, of_lines, of_line_chars]
-        return [empty, of_lines, of_paragraphs, of_line_chars, of_paragraph_chars]
-
-    def _ngram_rules(self, src: Source) -> list[Rule]:
-        counts = ngram_counts(src, _READING[self.mode])
-        chars = counts.word_chars if self.mode == "paper" else counts.chars
-        asked = counts.character_words * 2 <= counts.words if self.mode == "paper" else None
-        rules = []
-        for kind, sizes, repeated in (("top", TOP, counts.top), ("duplicate", DUPLICATE, counts.duplicate)):
-            for size, row in zip(sizes, repeated, strict=True):
-                value = share(row, chars)
-                if self.mode == "nemo":
-                    value[counts.words < size] = 1.0
-                rules.append(above(f"{kind}_{size}gram", value, getattr(self, f"max_{kind}_{size}gram"), asked))
-        return rules
+        docs, n = statistics(docs, self.mode, self.words, spans)
+        datatrove = self.mode == "datatrove"
+        names = (*(_PARAGRAPHS_FIRST if datatrove else _LINES), *_NGRAMS)
+        empty = below("empty", n["characters" if datatrove else "lines"], 1)
+        return drop_by_rules(docs, [empty, *(above(name, n[name], getattr(self, f"max_{name}")) for name in names)])

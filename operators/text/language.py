@@ -12,10 +12,13 @@ from typing import Annotated, ClassVar, Literal, Self
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from operators.document import Operator, PinnedFile, drop, loaded, parameters, with_columns
 from operators.models.fasttext import Classifier, FastText
+
+LETTER = r"\p{L}"
 
 
 @parameters
@@ -25,9 +28,9 @@ class Language(Operator):
     name: ClassVar[str] = "language"
     keep: tuple[str, ...] = ()  # codes as the model has them; none: every language is kept
     min_score: Annotated[float, Field(ge=0, le=1)] = 0.65
-    max_chars: Annotated[int, Field(ge=1)] = 2000
+    max_chars: Annotated[int, Field(ge=1)] | None = 2000  # none: the whole text
     model: PinnedFile | None = None  # none: the packaged lid.176.ftz, which only a new revision may replace
-    revision: Literal[1] = 1
+    revision: Literal[2] = 2
 
     @model_validator(mode="after")
     def _keep_is_known(self) -> Self:
@@ -44,19 +47,13 @@ class Language(Operator):
         return ("language", "language_score")
 
     def __call__(self, docs: pa.Table) -> pa.Table:
-        start = pc.utf8_slice_codeunits(pc.fill_null(docs["text"], ""), 0, self.max_chars)
-        start = pc.replace_substring(start, "\n", " ")
-        lettered = pc.match_substring_regex(start, r"\p{L}").to_numpy().astype(bool)
-        labels, found = self._classifier().best(start.filter(pa.array(lettered)).to_pylist())
-
-        language = np.full(docs.num_rows, None, object)
-        language[lettered] = labels
-        score = np.full(docs.num_rows, np.nan)
-        score[lettered] = found.round(4)  # far coarser than any machine's rounding, so ties fall the same way
-        unknown = np.array([label is None for label in language], bool)
+        text = pc.fill_null(docs["text"], "")
+        labels, found = self._classifier().best(text, self.max_chars)
+        names = pc.if_else(pa.array(self._lettered(text)), pa.array(labels, pa.string()), None)
+        unknown = pc.is_null(names).to_numpy(zero_copy_only=False)
+        score = found.round(4)  # far coarser than any machine's rounding, so ties fall the same way
         score[unknown] = np.nan
 
-        names = pa.array(language, pa.string())
         scores = pa.array(score, mask=unknown)
         unkept = np.zeros(docs.num_rows, bool)
         if self.keep:
@@ -66,6 +63,15 @@ class Language(Operator):
         docs = with_columns(docs, {"language": names, "language_score": scores.cast(pa.float32())})
         threshold = np.where(reason == "low_score", self.min_score, np.nan)
         return drop(docs, pa.array(reason, mask=reason == ""), score, threshold, names)
+
+    def _lettered(self, text: pa.ChunkedArray) -> NDArray[np.bool_]:
+        """Whether there is a letter within `max_chars`. Only a text whose first one is so many bytes away is cut."""
+        first = pc.find_substring_regex(text, LETTER).to_numpy()
+        lettered: NDArray[np.bool_] = first >= 0
+        if self.max_chars is not None and (far := first >= self.max_chars).any():
+            start = pc.utf8_slice_codeunits(text.filter(pa.array(far)), 0, self.max_chars)
+            lettered[far] = pc.match_substring_regex(start, LETTER).to_numpy()
+        return lettered
 
     def _classifier(self) -> Classifier:
         model: Classifier = loaded(FastText(self.model) if self.model else FastText())

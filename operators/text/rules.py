@@ -1,4 +1,6 @@
-"""Thresholds on numbers, as the rules of the text filters: one number a document beside its bound."""
+"""Thresholds on numbers, as the rules of the text filters: one number a document beside its bound.
+
+NaN is a number that means nothing for the document: it breaks no rule."""
 
 from __future__ import annotations
 
@@ -12,11 +14,6 @@ from operators.document import Rule
 
 Share = Annotated[float, Field(ge=0)]
 Numbers = NDArray[Any]
-
-
-def share(part: Numbers, whole: Numbers) -> NDArray[np.float64]:
-    """part / whole, 0 where there is no whole."""
-    return np.divide(part, whole, out=np.zeros(len(whole)), where=whole > 0)
 
 
 def below(reason: str, value: Numbers, least: float, asked: NDArray[np.bool_] | None = None) -> Rule:

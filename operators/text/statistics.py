@@ -1,391 +1,345 @@
-"""What the rule filters count in each document: words, marks, lines and their repeats, on Arrow buffers.
+"""All that the rule filters count in a document, in one pass over its text: `statistics`, some 40 numbers by name.
 
-Each function takes a `Source` (texts and how they are cut into words) and returns one array a statistic. Nothing here
-knows a threshold: gopher_quality.py, gopher_repetition.py and fineweb.py turn counts into decisions.
-The file is long because the kernels share one hash table and one notion of a line, and each function is short.
+Words are cut once, lines once. The counts go with the table as hidden columns, so that the next operator that asks
+reads them: whoever sets `text` drops them (`with_columns`), and they never leave a stage (operators/apply.py). Nothing
+here knows a threshold: gopher_quality.py, gopher_repetition.py, fineweb.py and text_rules.py turn numbers into
+decisions. characters.py, words.py, lines.py and ngrams.py do the counting; what differs by mode stands there and in
+the docstrings of the filters.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import itertools
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 from numba import njit
 from numpy.typing import NDArray
 
-from operators.document import utf8
-from operators.text.segment import (
-    BASE,
-    ONE,
-    SOLID,
-    Source,
-    any_line_end,
-    character_count,
-    count_words,
-    cut_words,
-    decode,
-    first_byte,
-    frozen,
-    hash_bytes,
-    line_end,
-    strip,
-    word_buffers,
+from operators.document import STATISTICS_COLUMN, utf8, with_columns
+from operators.text.characters import CharacterCounts, classes, count_characters
+from operators.text.lines import (
+    DATATROVE,
+    NEMO,
+    PAPER,
+    LineCounts,
+    Marks,
+    RepeatCounts,
+    count_lines,
+    count_repeats,
+    cut_lines,
+    line_buffers,
+    line_parts,
+    paragraph_parts,
+    table_size,
 )
-from operators.text.unicode_classes import CLOSER, LETTER, SPACE, TERMINAL, UNSPACED
+from operators.text.ngrams import DUPLICATE, TOP, NgramCounts, count_ngrams, gram_buffers
+from operators.text.segment import Segmenter, WordSpans, cut_words, frozen, number_of_words, source, word_buffers
+from operators.text.words import WordCounts, count_stop_words, count_words, stop_words
 
-Counts = NDArray[np.int64]
+Mode = Literal["paper", "datatrove", "nemo"]
+Numbers = NDArray[np.float64]
+
+STATISTICS: tuple[tuple[str, str], ...] = (
+    ("characters", "characters of the text"),
+    ("letters", "share of characters that are letters"),
+    ("uppercase", "share of letters that are capitals"),
+    ("digits", "share of characters that are decimal digits"),
+    ("white_space", "share of characters that are white space"),
+    ("punctuation", "share of characters that are no letter, digit or white space"),
+    ("non_alphanumeric", "share of characters that are no letter or digit"),
+    ("entropy", "entropy of the bytes, in bits a byte"),
+    ("words", "words; but for nemo, those with a character that is no symbol"),
+    ("distinct_words", "share of words that are different from all words before"),
+    ("mean_word_chars", "mean length of a word"),
+    ("longest_word", "characters of the longest word"),
+    ("unspaced_words", "share of words that begin with a letter of a script without spaces"),
+    ("alpha_words", "share of words with a letter"),
+    ("stop_words", "stop words: how many of Gopher's eight, in nemo how often they stand"),
+    ("stop_word_share", "share of words that are one of Gopher's stop words"),
+    ("hashes_per_word", "number signs a word"),
+    ("ellipses_per_word", "ellipses a word"),
+    ("symbol_words", "(nemo) share of words that are an ellipsis or mostly number signs"),
+    ("lines", "lines that are not blank"),
+    ("mean_line_chars", "mean length of a line"),
+    ("longest_line", "characters of the longest line"),
+    ("words_per_line", "words a line"),
+    ("bullet_lines", "share of lines that begin with a bullet"),
+    ("ellipsis_lines", "share of lines that end in an ellipsis"),
+    ("terminal_lines", "share of lines that end in a sentence-ending mark"),
+    ("short_lines", "share of lines of at most 30 characters"),
+    ("newlines_per_word", "line feeds a word"),
+    ("repeated_line_chars", "share of characters, line feeds aside, in lines that stood before (FineWeb)"),
+    ("duplicate_lines", "share of lines that are repeated"),
+    ("duplicate_line_chars", "share of characters in repeated lines"),
+    ("paragraphs", "paragraphs"),
+    ("mean_paragraph_chars", "mean length of a paragraph"),
+    ("duplicate_paragraphs", "share of paragraphs that are repeated"),
+    ("duplicate_paragraph_chars", "share of characters in repeated paragraphs"),
+    *((f"top_{n}gram", f"share of characters in the most frequent run of {n} words") for n in TOP),
+    *((f"duplicate_{n}gram", f"share of characters in repeated runs of {n} words") for n in DUPLICATE),
+)
+"""(name, meaning) of each statistic of `statistics`, in its order."""
+
+STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
+SHORT_LINE_CHARS = 30
+_READING = {"paper": PAPER, "datatrove": DATATROVE, "nemo": NEMO}
+_ELLIPSES = ("...", "…")
+_NEMO_ELLIPSES = (*_ELLIPSES, "[...]", "(...)", "[…]", "-»", "read more..", "read more")
+_BULLETS = {"paper": "•●*-", "datatrove": "•-", "nemo": "•‣⁃⁌⁍∙○●◘◦⦾⦿"}
 
 
-class Table(NamedTuple):
-    """A hash set with one number an entry; entries of other epochs count as free, so it is never cleared."""
+class StopWordCounts(NamedTuple):
+    found: Any
+    distinct: Any
 
-    key: NDArray[np.uint64]
-    epoch: NDArray[np.int64]
-    value: NDArray[np.int64]
+
+class TotalCounts(NamedTuple):
+    words: Any
+
+
+class Counts(NamedTuple):
+    """One array a count, of the kinds that NamedTuples beside the kernels name, of the parts that were asked for."""
+
+    total: TotalCounts
+    characters: CharacterCounts
+    lines: LineCounts
+    line_repeats: RepeatCounts
+    paragraph_repeats: RepeatCounts
+    words: WordCounts | None = None
+    stop_words: StopWordCounts | None = None
+    ngrams: NgramCounts | None = None
+
+
+Part = Literal["lines", "words", "ngrams"]
+PARTS: tuple[Part, ...] = ("lines", "words", "ngrams")
+_KINDS: dict[Part, tuple[Any, ...]] = {
+    "lines": (TotalCounts, CharacterCounts, LineCounts, RepeatCounts, RepeatCounts),
+    "words": (WordCounts, StopWordCounts),
+    "ngrams": (NgramCounts,),
+}
+
+
+def statistics(
+    docs: pa.Table, mode: Mode, words: Segmenter, spans: WordSpans | None = None, parts: tuple[Part, ...] = PARTS
+) -> tuple[pa.Table, dict[str, Numbers]]:
+    """(docs with what was counted, each of STATISTICS): one number a document, NaN where it means nothing there: a
+    share of no words, a mean length of words or a stop word in a script without spaces.
+
+    `spans` gives words cut elsewhere. `parts` says what is needed, to leave out the rest: "lines" is all but what
+    looks at words one by one; each part needs the ones before it."""
+    docs, counts = measured(docs, mode, words, spans, parts)
+    return docs, _named(counts, mode)
+
+
+def measured(
+    docs: pa.Table, mode: Mode, words: Segmenter, spans: WordSpans | None = None, parts: tuple[Part, ...] = PARTS
+) -> tuple[pa.Table, Counts]:
+    """(docs with hidden columns of what was counted now or before, the counts). With `spans` nothing is kept."""
+    names: dict[Part, str] = {part: f"{STATISTICS_COLUMN}{mode}/{words}/{part}" for part in parts}
+    sizes = {part: sum(len(kind._fields) for kind in _KINDS[part]) for part in parts}
+    found: dict[Part, Numbers] = {}
+    if spans is None:
+        whole = [p for p in parts if names[p] in docs.column_names and not docs[names[p]].null_count]
+        found = {p: _read(docs[names[p]], sizes[p]) for p in whole}  # null where rows were added meanwhile
+    missing: dict[Part, Numbers] = {p: np.zeros((docs.num_rows, sizes[p])) for p in parts if p not in found}
+    if missing:
+        nothing = np.zeros((0, 0))
+        src = source(docs["text"], words, mode == "paper", spans)
+        out = tuple(missing.get(part, nothing) for part in PARTS)
+        _measure(src, _marks(mode), stop_words(STOP_WORDS, mode == "paper"), classes(), out)
+        if spans is None:
+            docs = with_columns(docs, {names[part]: _column(rows) for part, rows in missing.items()})
+    groups: list[Any] = []
+    for part in parts:
+        rows = iter((found | missing)[part].T)
+        groups += [kind(*itertools.islice(rows, len(kind._fields))) for kind in _KINDS[part]]
+    return docs, Counts(*groups)
+
+
+def _column(rows: Numbers) -> pa.Array:
+    return pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), rows.shape[1])
+
+
+def _read(column: pa.ChunkedArray, size: int) -> Numbers:
+    numbers: Numbers = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    return numbers.reshape(-1, size)
+
+
+def _marks(mode: Mode) -> Marks:
+    points = np.array([ord(c) for c in _BULLETS[mode]], np.int64)
+    ellipses = _NEMO_ELLIPSES if mode == "nemo" else _ELLIPSES
+    endings, offsets = utf8(pa.array(ellipses, pa.large_string()))
+    return Marks(_READING[mode], points, frozen(endings), frozen(offsets), SHORT_LINE_CHARS)
+
+
+def _named(n: Counts, mode: Mode) -> dict[str, Numbers]:
+    words, characters, newlines, lines = n.total.words, n.characters.characters, n.characters.newlines, n.lines.lines
+    no_letters = characters - n.characters.letters - n.characters.digits
+    duplicate_lines, duplicate_line_chars = _repeats(n.line_repeats, characters, mode)
+    duplicate_paragraphs, duplicate_paragraph_chars = _repeats(n.paragraph_repeats, characters, mode)
+    named = {
+        "characters": characters,
+        "letters": _of(n.characters.letters, characters),
+        "uppercase": _of(n.characters.upper, n.characters.letters),
+        "digits": _of(n.characters.digits, characters),
+        "white_space": _of(n.characters.spaces, characters),
+        "punctuation": _of(no_letters - n.characters.spaces, characters),
+        "non_alphanumeric": _of(no_letters, characters),
+        "entropy": np.where(characters > 0, n.characters.entropy / 1e6, np.nan),
+        "hashes_per_word": _of(n.characters.hashes, words),
+        "ellipses_per_word": _of(n.characters.ellipses, words),
+        "lines": lines,
+        "mean_line_chars": _of(n.lines.line_chars, lines),
+        "longest_line": np.where(lines > 0, n.lines.longest_line, np.nan),
+        "words_per_line": _of(words, lines),
+        "bullet_lines": _of(n.lines.bullet, n.lines.marked),
+        "ellipsis_lines": _of(n.lines.ellipsis, n.lines.marked),
+        "terminal_lines": _of(n.lines.ended, lines),
+        "short_lines": _of(n.lines.short, lines),
+        "newlines_per_word": _of(newlines, words),
+        "repeated_line_chars": _of(n.line_repeats.solid_repeat_chars, characters - newlines),
+        "duplicate_lines": duplicate_lines,
+        "duplicate_line_chars": duplicate_line_chars,
+        "paragraphs": n.paragraph_repeats.parts,
+        "mean_paragraph_chars": _of(n.paragraph_repeats.chars, n.paragraph_repeats.parts),
+        "duplicate_paragraphs": duplicate_paragraphs,
+        "duplicate_paragraph_chars": duplicate_paragraph_chars,
+    }
+    if n.words is not None and n.stop_words is not None:
+        named |= _of_words(words, n.words, n.stop_words, mode)
+        if n.ngrams is not None:
+            named |= _of_ngrams(words, n.words, n.ngrams, characters, mode)
+    return {name: named[name] for name, _ in STATISTICS if name in named}
+
+
+def _spaced(total: Numbers, words: WordCounts, mode: Mode) -> NDArray[np.bool_]:
+    """Where words are words: not where, in the paper's reading, most are letters of a script without spaces."""
+    spaced: NDArray[np.bool_] = (words.character_words * 2 <= total) | (mode != "paper")
+    return spaced
+
+
+def _of_words(total: Numbers, n: WordCounts, stop_words: StopWordCounts, mode: Mode) -> dict[str, Numbers]:
+    nemo, spaced = mode == "nemo", _spaced(total, n, mode)
+    counted, chars = (total, n.chars) if nemo else (n.solid_words, n.solid_chars)
+    return {
+        "words": counted,
+        "mean_word_chars": np.where(spaced, _of(chars, counted), np.nan),
+        "longest_word": np.where(spaced & (total > 0), n.longest, np.nan),
+        "unspaced_words": _of(n.character_words, total),
+        "alpha_words": np.where(counted > 0, _of(n.alpha_words, total), np.nan),
+        "stop_words": np.where(spaced, stop_words.found if nemo else stop_words.distinct, np.nan),
+        "stop_word_share": np.where(spaced, _of(stop_words.found, total), np.nan),
+        "symbol_words": _of(n.symbol_words, total) if nemo else np.full(len(total), np.nan),
+    }
+
+
+def _of_ngrams(
+    total: Numbers, words: WordCounts, n: NgramCounts, characters: Numbers, mode: Mode
+) -> dict[str, Numbers]:
+    named = {"distinct_words": _of(n.distinct_words, total)}
+    whole, spaced = words.chars if mode == "paper" else characters, _spaced(total, words, mode)
+    names = [*(("top", size) for size in TOP), *(("duplicate", size) for size in DUPLICATE)]
+    for (kind, size), row in zip(names, n[1:], strict=True):
+        value = np.where(spaced, _of(row, whole), np.nan)
+        named[f"{kind}_{size}gram"] = np.where(total < size, 1.0, value) if mode == "nemo" else value
+    return named
+
+
+def _repeats(n: RepeatCounts, characters: Numbers, mode: Mode) -> tuple[Numbers, Numbers]:
+    """(share of parts, share of characters) that are repeated, as the mode reads it."""
+    if mode == "paper":
+        return _of(n.members, n.parts), _of(n.member_chars, n.chars)
+    return _of(n.repeats, n.parts), _of(n.repeat_chars, characters if mode == "datatrove" else n.chars)
+
+
+def _of(part: Numbers, whole: Numbers) -> Numbers:
+    """part / whole, NaN where there is no whole."""
+    shares: Numbers = np.divide(part, whole, out=np.full(len(whole), np.nan), where=whole > 0)
+    return shares
 
 
 @njit(nogil=True, cache=True)
-def new_table(entries):  # type: ignore[no-untyped-def]
-    """Room for `entries` at most half full, so that probing ends."""
-    size = np.int64(64)
-    while size < 2 * entries + 2:
-        size *= 2
-    return Table(np.empty(size, np.uint64), np.zeros(size, np.int64), np.empty(size, np.int64))
-
-
-@njit(nogil=True, cache=True)
-def mask_for(entries):  # type: ignore[no-untyped-def]
-    """Only the front of a table is used for a small document: it stays in cache."""
-    size = np.int64(64)
-    while size < 2 * entries + 2:
-        size *= 2
-    return np.uint64(size - 1)
+def _measure(src, marks, wanted, classes, out):  # type: ignore[no-untyped-def]
+    """Fill the rows of out, the PARTS. One without rows is not asked for."""
+    of_lines, of_words, of_ngrams = out
+    words = word_buffers(src)
+    lines, parts = line_buffers(src)
+    grams = gram_buffers(words.hash.shape[0] if of_ngrams.shape[0] else 1, marks.reading)
+    table = np.empty(64, np.int32)
+    for d in range(src.offsets.shape[0] - 1):
+        begin, end = src.offsets[d], src.offsets[d + 1]
+        if of_words.shape[0] or of_ngrams.shape[0]:
+            n = cut_words(src, d, words)
+        else:
+            n = number_of_words(src, d, words)
+        if of_lines.shape[0]:
+            row = of_lines[d]
+            row[0] = n
+            counts = count_characters(src.data, begin, end, classes)
+            at = _put(row, 1, counts)
+            rows = cut_lines(src, d, lines, counts[0] == end - begin)
+            at = _put(row, at, count_lines(src, d, lines, rows, marks, counts[6] > 0))
+            table = _roomy(table, rows)
+            found = line_parts(lines, rows, marks.reading, parts)
+            at = _put(row, at, count_repeats(parts, found, table))
+            found = paragraph_parts(src, d, lines, rows, marks.reading, parts)
+            _put(row, at, count_repeats(parts, found, table))
+        if of_words.shape[0]:
+            at = _put(of_words[d], 0, count_words(src.data, begin, words, n, marks))
+            _put(of_words[d], at, count_stop_words(src.data, begin, words, n, wanted))
+        if of_ngrams.shape[0]:
+            table = _roomy(table, n)
+            count_ngrams(src, d, words, n, marks.reading, grams, table, of_ngrams[d])
 
 
 @njit(inline="always")
-def slot_of(keys, epochs, mask, epoch, key):  # type: ignore[no-untyped-def]
-    """The slot that holds `key` in this epoch, or the free one where it belongs."""
-    mixed = (key ^ (key >> np.uint64(29))) * np.uint64(0xBF58476D1CE4E5B9)
-    j = (mixed >> np.uint64(32)) & mask
-    while epochs[j] == epoch and keys[j] != key:
-        j = (j + ONE) & mask
-    return j
-
-
-class Marks(NamedTuple):
-    """What counts as a bullet, an ellipsis and a stop word, as kernels take it."""
-
-    bullets: NDArray[np.int64]
-    ellipses: NDArray[np.uint8]
-    ellipsis_offsets: NDArray[np.int64]
-    stop_words: NDArray[np.uint64]
-    longest_stop_word: int
-    fold_case: bool
-    every_line: bool
-    symbol_words: bool
-
-
-def marks(bullets: str, ellipses: tuple[str, ...], stop_words: tuple[str, ...], mode: str) -> Marks:
-    """By `mode`: `paper` compares stop words without regard to ASCII case; `datatrove` counts blank lines too and
-    breaks lines as str.splitlines does, where lines else are the non-blank ones between line feeds; `nemo` counts
-    words that are symbols."""
-    fold_case = mode == "paper"
-    points = np.array([ord(c) for c in bullets], np.int64)
-    endings, offsets = utf8(pa.array(ellipses, pa.large_string()))
-    words, bounds = utf8(pa.array([w.lower() if fold_case else w for w in stop_words], pa.large_string()))
-    hashes = np.array([hash_bytes(words, a, b)[0] for a, b in zip(bounds[:-1], bounds[1:], strict=True)], np.uint64)
-    longest = int(np.diff(bounds).max(initial=0))
-    return Marks(
-        points, frozen(endings), frozen(offsets), hashes, longest, fold_case, mode == "datatrove", mode == "nemo"
-    )
-
-
-class QualityCounts(NamedTuple):
-    words: Counts
-    chars: Counts  # of all words
-    solid_words: Counts  # words with a character that is no symbol
-    solid_chars: Counts
-    alpha_words: Counts  # words with a letter
-    character_words: Counts  # words that begin with a letter of a script without spaces
-    symbol_words: Counts  # (`nemo`) words that are an ellipsis, or of which runs of "#" make up more than half
-    stop_words: Counts
-    distinct_stop_words: Counts
-    hashes: Counts
-    ellipses: Counts
-    lines: Counts
-    bullet_lines: Counts
-    ellipsis_lines: Counts
-
-
-def quality_counts(src: Source, marks: Marks) -> QualityCounts:
-    out = np.zeros((len(QualityCounts._fields), len(src.offsets) - 1), np.int64)
-    _quality(src, marks, out)
-    return QualityCounts(*out)
+def _put(row, at, counts):  # type: ignore[no-untyped-def]
+    for count in counts:
+        row[at] = count
+        at += 1
+    return at
 
 
 @njit(nogil=True, cache=True)
-def _quality(src, marks, out):  # type: ignore[no-untyped-def]
+def _roomy(table, entries):  # type: ignore[no-untyped-def]
+    size = table_size(entries)
+    return table if size <= table.shape[0] else np.empty(size, np.int32)
+
+
+def stop_words_found(
+    docs: pa.Table, mode: Mode, words: Segmenter, wanted: tuple[str, ...], spans: WordSpans | None = None
+) -> Numbers:
+    """The statistic `stop_words` for other words than Gopher's, and for every script."""
+    out = np.zeros((docs.num_rows, len(StopWordCounts._fields)))
+    _stop_words(source(docs["text"], words, mode == "paper", spans), stop_words(wanted, mode == "paper"), out)
+    counts = StopWordCounts(*out.T)
+    found: Numbers = counts.found if mode == "nemo" else counts.distinct
+    return found
+
+
+@njit(nogil=True, cache=True)
+def _stop_words(src, wanted, out):  # type: ignore[no-untyped-def]
     words = word_buffers(src)
-    for d in range(out.shape[1]):
+    for d in range(out.shape[0]):
         n = cut_words(src, d, words)
-        out[0, d] = n
-        out[1, d], out[2, d], out[3, d], out[4, d], out[5, d] = _word_kinds(words, n)
-        out[7, d], out[8, d] = _stop_words(src.data, words, n, marks)
-        if marks.symbol_words:
-            for k in range(n):
-                out[6, d] += _is_symbol(src.data, words.start[k], words.end[k], words.chars[k], marks)
-        out[9, d], out[10, d] = _symbols(src.data, src.offsets[d], src.offsets[d + 1])
-        out[11, d], out[12, d], out[13, d] = _line_marks(src, d, marks)
+        _put(out[d], 0, count_stop_words(src.data, src.offsets[d], words, n, wanted))
+
+
+def short_lines(docs: pa.Table, chars: int) -> Numbers:
+    """The statistic of that name where lines of up to `chars` characters are short."""
+    src = source(docs["text"])
+    out = np.zeros((2, docs.num_rows), np.int64)
+    marks = _marks("paper")._replace(short=chars)
+    _short_lines(src, marks, out)
+    return _of(out[1].astype(np.float64), out[0].astype(np.float64))
 
 
 @njit(nogil=True, cache=True)
-def _word_kinds(words, n):  # type: ignore[no-untyped-def]
-    """(characters, solid words, their characters, words with a letter, words of scripts without spaces)."""
-    kinds, all_chars = words.kind, words.chars
-    total = solid = solid_chars = alpha = single = np.int64(0)
-    for place in range(n):
-        kind, chars = kinds[np.uint64(place)], all_chars[np.uint64(place)]
-        total += chars
-        solid += (kind & SOLID) != 0
-        solid_chars += chars if kind & SOLID else 0
-        alpha += (kind & LETTER) != 0
-        single += (kind & UNSPACED) != 0
-    return total, solid, solid_chars, alpha, single
-
-
-@njit(nogil=True, cache=True)
-def _stop_words(data, words, n, marks):  # type: ignore[no-untyped-def]
-    """(stop words, how many different ones)."""
-    starts, ends, hashes = words.start, words.end, words.hash
-    wanted, longest, fold_case = marks.stop_words, marks.longest_stop_word, marks.fold_case
-    found, seen, different = np.int64(0), np.uint64(0), np.int64(0)
-    for place in range(n):
-        k = np.uint64(place)
-        if ends[k] - starts[k] > longest:
-            continue
-        h = hashes[k]
-        if fold_case:
-            h = np.uint64(0)
-            for i in range(starts[k], ends[k]):
-                b = data[np.uint64(i)]
-                h = h * BASE + np.uint64(b + 32 if 65 <= b <= 90 else b) + ONE
-        for s in range(wanted.shape[0]):
-            if wanted[np.uint64(s)] == h:
-                found += 1
-                seen |= ONE << np.uint64(s)
-    while seen:
-        seen &= seen - ONE
-        different += 1
-    return found, different
-
-
-@njit(nogil=True, cache=True)
-def _is_symbol(data, begin, end, chars, marks):  # type: ignore[no-untyped-def]
-    runs = 0
-    for i in range(begin, end):
-        runs += data[np.uint64(i)] == 35 and (i == begin or data[np.uint64(i - 1)] != 35)
-    return 2 * runs > chars or _ends_in_ellipsis(data, begin, end, marks, True)
-
-
-@njit(nogil=True, cache=True)
-def _ends_in_ellipsis(data, begin, end, marks, whole):  # type: ignore[no-untyped-def]
-    """Whether the span ends in (`whole`: is) one of the ellipses, ASCII case aside."""
-    offsets, ellipses = marks.ellipsis_offsets, marks.ellipses
-    for m in range(offsets.shape[0] - 1):
-        first = offsets[m]
-        size = offsets[m + 1] - first
-        if size > end - begin or (whole and size != end - begin):
-            continue
-        same = True
-        for i in range(size):
-            b = data[np.uint64(end - size + i)]
-            if (b + 32 if 65 <= b <= 90 else b) != ellipses[np.uint64(first + i)]:
-                same = False
-                break
-        if same:
-            return True
-    return False
-
-
-@njit(nogil=True, cache=True)
-def _symbols(data, begin, end):  # type: ignore[no-untyped-def]
-    """Number signs, and ellipses: non-overlapping "..." and "…"."""
-    hashes = ellipses = dots = 0
-    for i in range(begin, end):
-        b = data[np.uint64(i)]
-        dots = dots + 1 if b == 46 else 0
-        if dots == 3:
-            ellipses += 1
-            dots = 0
-        hashes += b == 35
-        if b == 0xE2 and data[np.uint64(i + 1)] == 0x80 and data[np.uint64(i + 2)] == 0xA6:
-            ellipses += 1
-    return hashes, ellipses
-
-
-@njit(nogil=True, cache=True)
-def _line_marks(src, d, marks):  # type: ignore[no-untyped-def]
-    """(lines, those that start with a bullet, those that end in an ellipsis)."""
-    lines = bulleted = trailing = 0
-    at, end = src.offsets[d], src.offsets[d + 1]
-    while at < end:
-        if marks.every_line:
-            stop, after = any_line_end(src.data, at, end, src.flags)
-        else:
-            stop = line_end(src.data, at, end)
-            after = stop + 1
-        begin, stop = strip(src.data, at, stop, src.flags)
-        at = after
-        if begin == stop:
-            lines += marks.every_line
-            continue
-        lines += 1
-        point = decode(src.data, begin)[0]
-        for bullet in marks.bullets:
-            bulleted += point == bullet
-        trailing += _ends_in_ellipsis(src.data, begin, stop, marks, False)
-    return lines, bulleted, trailing
-
-
-@njit(nogil=True, cache=True)
-def _newlines(data, begin, end):  # type: ignore[no-untyped-def]
-    n = np.int64(0)
-    for i in range(begin, end):
-        n += np.int64(data[np.uint64(i)] == 10)
-    return n
-
-
-class LineCounts(NamedTuple):
-    lines: Counts  # that are not blank
-    ended: Counts  # of them, those that end in a sentence-ending mark
-    short: Counts
-    repeat_chars: Counts  # characters of lines that stood before
-    chars: Counts  # of the text, without line feeds
-    newlines: Counts
-    words: Counts
-
-
-def line_counts(src: Source, short: int, look_behind_closers: bool) -> LineCounts:
-    """FineWeb's statistics; a line of at most `short` characters is short. `look_behind_closers` looks for the mark
-    before trailing white space, closing quotes and brackets."""
-    out = np.zeros((len(LineCounts._fields), len(src.offsets) - 1), np.int64)
-    _lines(src, short, look_behind_closers, out)
-    return LineCounts(*out)
-
-
-@njit(nogil=True, cache=True)
-def _lines(src, short, look_behind_closers, out):  # type: ignore[no-untyped-def]
-    words = word_buffers(src)
-    table = new_table(64)
+def _short_lines(src, marks, out):  # type: ignore[no-untyped-def]
+    lines, _ = line_buffers(src)
     for d in range(out.shape[1]):
-        at, end = src.offsets[d], src.offsets[d + 1]
-        newlines = _newlines(src.data, at, end)
-        out[4, d] = character_count(src.data, at, end) - newlines
-        out[5, d] = newlines
-        out[6, d] = count_words(src, d, words)
-        if 2 * newlines + 4 > table.key.shape[0]:
-            table = new_table(newlines + 1)
-        mask = mask_for(newlines + 1)
-        while at < end:
-            stop = line_end(src.data, at, end)
-            begin, solid_end = strip(src.data, at, stop, src.flags)
-            if begin < solid_end:
-                h, chars = hash_bytes(src.data, at, stop)
-                out[0, d] += 1
-                out[1, d] += _ends_sentence(src, at, stop, look_behind_closers)
-                out[2, d] += chars <= short
-                j = slot_of(table.key, table.epoch, mask, d + 1, h)
-                if table.epoch[j] == d + 1:
-                    out[3, d] += chars
-                table.epoch[j], table.key[j] = d + 1, h
-            at = stop + 1
-
-
-@njit(nogil=True, cache=True)
-def _ends_sentence(src, begin, end, look_behind_closers):  # type: ignore[no-untyped-def]
-    while end > begin:
-        at = first_byte(src.data, begin, end)
-        flag = src.flags[np.uint64(decode(src.data, at)[0])]
-        if flag & TERMINAL:
-            return True
-        if not look_behind_closers or not flag & (SPACE | CLOSER):
-            return False
-        end = at
-    return False
-
-
-class Split(NamedTuple):
-    """Where a text is cut: at `breaks` line feeds and all that follow them, or (`whole_run` false) at each `breaks`."""
-
-    breaks: int
-    whole_run: bool
-    keep_blank: bool
-    strip_text: bool
-
-
-class RepeatCounts(NamedTuple):
-    parts: Counts
-    repeats: Counts  # parts that stood before
-    repeat_chars: Counts
-    members: Counts  # parts that stand more than once, the first included
-    member_chars: Counts
-    chars: Counts  # of all parts
-    text_chars: Counts
-
-
-def repeat_counts(src: Source, split: Split) -> RepeatCounts:
-    """Repeated lines or paragraphs, the parts that `split` cuts a text into."""
-    out = np.zeros((len(RepeatCounts._fields), len(src.offsets) - 1), np.int64)
-    _repeats(src, split, out)
-    return RepeatCounts(*out)
-
-
-@njit(nogil=True, cache=True)
-def _repeats(src, split, out):  # type: ignore[no-untyped-def]
-    table = new_table(64)
-    for d in range(out.shape[1]):
-        at, end = src.offsets[d], src.offsets[d + 1]
-        out[6, d] = character_count(src.data, at, end)
-        if split.strip_text:
-            at, end = strip(src.data, at, end, src.flags)
-        newlines = _newlines(src.data, at, end)
-        if 2 * newlines + 4 > table.key.shape[0]:
-            table = new_table(newlines + 1)
-        mask = mask_for(newlines + 1)
-        while at <= end:
-            stop, after = _part_end(src.data, at, end, split)
-            begin, solid_end = strip(src.data, at, stop, src.flags)
-            if split.keep_blank or begin < solid_end:
-                _enter(src, d, at, stop, table, mask, out)
-            at = after
-
-
-@njit(nogil=True, cache=True)
-def _part_end(data, at, end, split):  # type: ignore[no-untyped-def]
-    """(end of the part that begins at `at`, start of the next or end + 1)."""
-    while at < end:
-        run = at
-        while run < end and data[np.uint64(run)] == 10 and (split.whole_run or run - at < split.breaks):
-            run += 1
-        if run - at >= split.breaks:
-            return at, run
-        at = max(run, at + 1)
-    return end, end + 1
-
-
-@njit(nogil=True, cache=True)
-def _enter(src, d, begin, end, table, mask, out):  # type: ignore[no-untyped-def]
-    h, chars = hash_bytes(src.data, begin, end)
-    out[0, d] += 1
-    out[5, d] += chars
-    j = slot_of(table.key, table.epoch, mask, d + 1, h)
-    if table.epoch[j] != d + 1:
-        table.epoch[j], table.key[j], table.value[j] = d + 1, h, 1
-        return
-    again = 2 if table.value[j] == 1 else 1  # the second also makes a member of the first
-    table.value[j] = 2
-    out[1, d] += 1
-    out[2, d] += chars
-    out[3, d] += again
-    out[4, d] += again * chars
+        rows = cut_lines(src, d, lines, False)
+        counts = count_lines(src, d, lines, rows, marks, False)
+        out[0, d], out[1, d] = counts[0], counts[4]

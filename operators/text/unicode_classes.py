@@ -22,6 +22,7 @@ TERMINAL = 16  # ends a sentence
 WORD = 32  # \w of re
 UNSPACED = 64  # a letter of a script written without spaces between words
 CLOSER = 128  # may follow the mark that ends a sentence: closing quotes and brackets
+UPPER, DIGIT = 1, 2  # in the table of `cases`: str.isupper and str.isdecimal
 
 _TERMINAL = """
 21 2E 3F 589 61D-61F 6D4 700-702 7F9 837 839 83D-83E 964-965 104A-104B 1362 1367-1368 166E 1735-1736 17D4-17D6 17D9-17DA
@@ -56,6 +57,16 @@ def flags() -> NDArray[np.uint8]:
     _mark(table, CLOSER, _CLOSER)
     _mark(table, UNSPACED, _UNSPACED)
     table[~letter] &= ~np.uint8(UNSPACED)
+    table.flags.writeable = False
+    return table
+
+
+@functools.lru_cache(maxsize=1)
+def cases() -> NDArray[np.uint8]:
+    """One byte of UPPER and DIGIT for each code point."""
+    characters = np.arange(0x110000, dtype=np.uint32).view("U1")
+    table: NDArray[np.uint8] = np.strings.isupper(characters) * np.uint8(UPPER)
+    table += np.strings.isdecimal(characters) * np.uint8(DIGIT)
     table.flags.writeable = False
     return table
 

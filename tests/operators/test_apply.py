@@ -81,6 +81,7 @@ def test_a_splitter_adds_children_and_drops_the_parent() -> None:
     assert result.kept["id"].to_pylist() == ["0/0", "0/1", "1/0", "1/1"]
     assert result.counts[0].created == 4
     assert result.counts[0].dropped == {"halve/split": 2}
+    assert apply([Step("halve", Halve())], docs()).counts[0].created == 0
 
 
 def test_empty_tables_pass() -> None:

@@ -1,14 +1,17 @@
-"""Regenerate tests/data/peers/datatrove_filters.npz: what datatrove 0.10 decides on every row of the sample.
+"""What datatrove 0.10 decides on every row of the sample, or of other texts.
 
-    uv venv .venv-peers && uv pip install --python .venv-peers/bin/python -r tests/peers/requirements-peers.txt
-    .venv-peers/bin/python tests/peers/datatrove_filters.py
+    make .venv-peers/.installed
+    .venv-peers/bin/python tests/peers/datatrove_filters.py                # tests/data/peers/datatrove_filters.npz
+    .venv-peers/bin/python tests/peers/datatrove_filters.py TEXTS OUT.npz  # a Parquet file or a folder of them
+    .venv/bin/python -m tests.peers.compare_filters TEXTS OUT.npz          # ours beside it
 
-Each filter runs twice: as shipped (words from spaCy's blank English pipeline) and with words from str.split. The
-file holds the reasons ("" = kept), spaCy's word boundaries in bytes, and for C4 the sentences that datatrove counted
-and a hash of the text it kept.
+Each filter runs twice: as shipped (words from spaCy's blank English pipeline) and with words from str.split. The file
+holds the reasons ("" = kept), spaCy's word boundaries in bytes, and for C4 the sentences that datatrove counted and a
+hash of the text it kept. A text on which datatrove raises has "raised" and the error's name for its reason.
 """
 
 import hashlib
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,8 +25,8 @@ from datatrove.pipeline.filters import (
     GopherRepetitionFilter,
     c4_filters,
 )
-from datatrove.utils.text import split_into_parts
-from datatrove.utils.word_tokenizers import SpaCyTokenizer, load_word_tokenizer
+from datatrove.utils.text import split_into_parts, split_into_words
+from datatrove.utils.word_tokenizers import SpaCyTokenizer
 
 DATA = Path(__file__).parents[1] / "data"
 SAMPLE = Path(__file__).parents[2] / "workflows" / "sample" / "sample.parquet"
@@ -34,29 +37,44 @@ FILTERS = {
 }
 
 
-def reasons(texts: list[str], judge: Callable[[Document], bool | tuple[bool, str]]) -> np.ndarray:
-    answers = [judge(Document(text=text, id="0")) for text in texts]
-    return np.array(["" if answer is True else answer[1] for answer in answers])
+def reason(judge: Callable[[Document], bool | tuple[bool, str]], document: Document) -> str:
+    try:
+        answer = judge(document)
+    except Exception as error:  # noqa: BLE001  # whatever a peer raises is its answer
+        return f"raised {type(error).__name__}"
+    return "" if answer is True else answer[1]
 
 
-def word_spans(texts: list[str]) -> dict[str, np.ndarray]:
-    """spaCy's words as bytes skipped before each and bytes in each, and how many words each text has."""
-    tokenizer = load_word_tokenizer("en")
+def word_filters(texts: list[str], words: str) -> dict[str, np.ndarray]:
+    """Reasons by filter, and where `words` is spacy its words: bytes skipped before each and bytes in each.
+
+    All filters see a text before the next, so that datatrove, which remembers the last texts, cuts it once."""
+    judges = {f"{name}_{words}": filter_class().filter for name, filter_class in FILTERS.items()}
+    reasons: dict[str, list[str]] = {name: [] for name in judges}
     counts, gaps, lengths = [], [], []
+    split_into_parts.cache_clear()
     for text in texts:
-        words = tokenizer.word_tokenize(text)
-        counts.append(len(words))
+        for name, judge in judges.items():
+            reasons[name].append(reason(judge, Document(text=text, id="0")))
+        if words != "spacy":
+            continue
+        found = split_into_words(text) if not reasons[name][-1].startswith("raised") else []
+        counts.append(len(found))
         at = 0
-        for word in words:
+        for word in found:
             begin = text.index(word, at)
             gaps.append(len(text[at:begin].encode()))
             lengths.append(len(word.encode()))
             at = begin + len(word)
-    return {
-        "word_counts": np.array(counts, np.int32),
-        "word_gaps": np.array(gaps, np.uint16),
-        "word_lengths": np.array(lengths, np.uint16),
-    }
+    out = {name: np.array(rows) for name, rows in reasons.items()}
+    if words == "spacy":
+        out["word_counts"] = np.array(counts, np.int32)
+        out["word_gaps"], out["word_lengths"] = smallest(gaps), smallest(lengths)
+    return out
+
+
+def smallest(numbers: list[int]) -> np.ndarray:
+    return np.array(numbers, np.uint16 if max(numbers, default=0) < 1 << 16 else np.uint32)
 
 
 def c4(texts: list[str]) -> dict[str, np.ndarray]:
@@ -75,8 +93,7 @@ def c4(texts: list[str]) -> dict[str, np.ndarray]:
     for text in texts:
         found.clear()
         document = Document(text=text, id="0")
-        answer = judge.filter(document)
-        rows["c4_spacy"].append("" if answer is True else answer[1])
+        rows["c4_spacy"].append(reason(judge.filter, document))
         rows["c4_sentences"].append(sum(found))
         rows["c4_text"].append(int.from_bytes(hashlib.sha256(document.text.encode()).digest()[:8], "little"))
     c4_filters.split_into_sentences = split
@@ -88,16 +105,13 @@ def c4(texts: list[str]) -> dict[str, np.ndarray]:
 
 
 def main() -> None:
-    texts = pq.read_table(SAMPLE, columns=["text"])["text"].to_pylist()
-    out = word_spans(texts) | c4(texts)
-    for name, filter_class in FILTERS.items():
-        out[f"{name}_spacy"] = reasons(texts, filter_class().filter)
+    given, out = sys.argv[1:] if len(sys.argv) > 1 else (SAMPLE, DATA / "peers" / "datatrove_filters.npz")
+    texts = pq.read_table(given, columns=["text"])["text"].to_pylist()
+    told = word_filters(texts, "spacy") | c4(texts)
     SpaCyTokenizer.word_tokenize = lambda self, text: text.split()
-    split_into_parts.cache_clear()
-    for name, filter_class in FILTERS.items():
-        out[f"{name}_split"] = reasons(texts, filter_class().filter)
-    (DATA / "peers").mkdir(exist_ok=True)
-    np.savez_compressed(DATA / "peers" / "datatrove_filters.npz", **out)
+    told |= word_filters(texts, "split")
+    Path(out).parent.mkdir(exist_ok=True)
+    np.savez_compressed(out, **told)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workflows.profile import MOST_NAMES, bin_end, drop_profile, merge, profile
+from operators.histogram import bin_end
+from workflows.profile import MOST_NAMES, drop_profile, merge, profile
 
 ROW = st.tuples(
     st.none() | st.text(max_size=40),

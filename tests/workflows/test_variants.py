@@ -143,3 +143,31 @@ def test_wrong_variants_are_refused_by_name(scored: Path, tmp_path: Path, text: 
     store = open_store(str(scored / "out-all"))
     with pytest.raises(RecipeError, match=told):
         make_variants(store, newest_build(store), load_variants(tmp_path / "variants.yaml"))
+
+
+def test_an_operator_does_not_write_over_a_column_of_the_input(scored: Path, tmp_path: Path) -> None:
+    table = pq.read_table(scored / "part0.parquet").rename_columns({"my_score": "toxicity_score"})
+    pq.write_table(table, tmp_path / "part0.parquet")
+    pq.write_table(table, tmp_path / "part1.parquet")
+    with pytest.raises(RecipeError, match="params.toxicity: the input has a column 'toxicity_score'"):
+        prepare(made(tmp_path, "twice", params={"toxicity": "on"}))
+
+
+def test_nights_select_from_what_is_new(scored: Path, tmp_path: Path) -> None:
+    params = OFF | {"select": {"by": "my_score", "keep": 0.5, "unit": "documents"}}
+    body = {"params": params, "shards": {"formats": ["parquet"]}}
+    nights = recipe(tmp_path / "nights.yaml", [str(tmp_path / "in" / "*.parquet")], tmp_path / "out", **body)
+    (tmp_path / "in").mkdir()
+    kept = []
+    for part in range(2):
+        (tmp_path / "in" / f"part{part}.parquet").write_bytes((scored / f"part{part}.parquet").read_bytes())
+        night = corpusmill("nightly", nights, "--json")
+        assert night.code == 0, night.err
+        kept.append(night.json["documents"])
+    assert kept == [49, 49]  # two of each hundred have no score
+    store = open_store(str(tmp_path / "out"))
+    assert not [error for _, error in verify(store) if error]
+    gone = next(f"d{n:03d}" for n in range(100) if (n * 37 % 200) / 200 < 0.1 and n % 50 != 49)
+    told = corpusmill("why", tmp_path / "out", gone, "--json").json
+    assert (told["stage"], told["operator"], told["reason"]) == ("select", "select", "not_selected")
+    assert told["value"] < told["threshold"]

@@ -3,6 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from operators.text.gopher_repetition import GopherRepetition
+from operators.text.statistics import statistics
 from tests.operators.text import peer_data
 
 DATATROVE = {
@@ -47,6 +48,24 @@ def test_paper_counts_both_ends_of_a_repeat() -> None:
     """90 words with a span of 10 repeated: 20 of 90 words lie in repeated 5-grams."""
     row = GopherRepetition()(peer_data.table(with_repeat(90, 10))).to_pylist()[0]
     assert (row["drop_value"], row["drop_threshold"]) == (pytest.approx(20 / 90), 0.15)
+
+
+NINETY = " ".join([*(f"{i:03d}" for i in range(80)), *(f"{i:03d}" for i in range(10))])
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "values"),
+    [
+        (NINETY, "duplicate_5gram", (0.222, 0.084, 0.109)),  # 90 words of 3 characters, a span of 10 repeated
+        ("a a\nb b\nc c\nd d\na a", "duplicate_lines", (0.4, 0.2, 0.2)),
+        ("one\n\ntwo\n\nthree\n\nfour", "duplicate_lines", (0, 0, 0)),
+        ("one\n\ntwo\n\nthree\n\nfour", "duplicate_paragraphs", (0, 0, 0)),
+    ],
+)
+def test_worked_examples(text: str, name: str, values: tuple[float, ...]) -> None:
+    """What DCLM, datatrove and NeMo Curator themselves say of these texts."""
+    found = [statistics(peer_data.table(text), mode, "whitespace")[1][name][0] for mode in MODES]
+    assert found == pytest.approx(values, abs=5e-4)
 
 
 def test_lines_and_paragraphs_of_scripts_without_spaces_are_judged_but_not_ngrams() -> None:
