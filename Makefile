@@ -29,7 +29,7 @@ demo-s3: install
 
 # Two processes, each with a Ray and an S3 server of its own: half of the tests wait for one of those.
 test: lint
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: install
 	$(BIN)/ruff format --check .

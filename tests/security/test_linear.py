@@ -63,6 +63,8 @@ def documents(text: str) -> pa.Table:
 def twice(operator: GlobalOperator, docs: pa.Table) -> pa.Table:
     """All phases over the document and a copy of it."""
     docs = docs.drop_columns(["doc"])
+    scored = {name: pa.array([0.5]) for name in operator.needs if name not in docs.column_names}  # by other operators
+    docs = with_columns(docs, scored)
     copy = with_columns(docs, {"id": pa.array(["b"])})
     return run_in_memory(operator, [pa.concat_tables([docs, copy])])
 

@@ -369,7 +369,7 @@ def test_doctor_looks_at_the_machine_and_the_output(tmp_path: Path) -> None:
         ("inptus: [{file}]", "r.yaml:3: inptus: unknown key 'inptus'; did you mean 'inputs'? allowed: dropped_text, "),
         (
             "params: {finweb: off}",
-            "params.finweb: unknown key 'finweb'; did you mean 'fineweb'? allowed: c4, decontaminate, exact_dedup, ",
+            "params.finweb: unknown key 'finweb'; did you mean 'fineweb'? allowed: c4, coherence, correct, ",
         ),
         (
             "params:\n  language:\n    kep: [en]",
