@@ -33,7 +33,7 @@ def bin_end(start: float) -> float:
     if start == 0:
         return 0.0
     _, exponent = np.frexp(start)
-    return start + float(np.copysign(np.ldexp(0.5 / OCTAVE_BINS, exponent), start))
+    return float(start) + float(np.copysign(np.ldexp(0.5 / OCTAVE_BINS, exponent), start))
 
 
 def numbers(column: pa.ChunkedArray | pa.Array) -> NDArray[np.float64]:

@@ -76,7 +76,12 @@ def _drawn(operator: str, name: str, documents: int, bins: Mapping[str, int], cu
     low, high = (float(axis(np.array([end]))[0]) for end in (left, right))
     wide = high - low > 1e-9 * max(abs(low), abs(high), 1e-200)
     margin = (high - low) / BINS if wide else 1.0
-    limits = np.linspace(max(low - margin, 0.0) if left >= 0 else low - margin, high + margin, BINS + 1)
+    start, end = low - margin, high + margin
+    if left >= 0:
+        start = max(start, 0.0)
+    if edges[-1] == 1.0 and right <= 1.0:
+        end = 1.0
+    limits = np.linspace(start, end, BINS + 1)
     shares = np.diff(np.concatenate([[0.0], np.interp(limits[1:-1], axis(edges), at_edges), [1.0]]))
 
     def mark(value: float) -> Mark:
