@@ -109,11 +109,12 @@ def read_entry(store: Store, entry: Entry, columns: Sequence[str] | None = None)
 
 
 def iterate_entry(store: Store, entry: Entry, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-    """The same, a row group of the lowest layer at a time, so that memory is bounded by row groups. Never empty."""
+    """The same, a row group of the lowest layer at a time, so that memory is bounded by row groups. Never empty; has
+    `id` where a file has none of the columns, for its number of rows."""
     if entry["over"] is None:
         with store.open(entry["path"]) as source, _parquet(source) as file:
             names = file.schema_arrow.names
-            wanted = names if columns is None else [c for c in columns if c in names]
+            wanted = names if columns is None else [c for c in columns if c in names] or ["id"]  # as many rows, at least
             if file.metadata.num_row_groups == 0 or not wanted:
                 yield file.read(columns=wanted)
             else:

@@ -66,7 +66,7 @@ def apply(steps: Iterable[Step], docs: pa.Table) -> Applied:
         _check(operator, name, docs, marked)
         if docs.num_rows:
             count.measured = {key: histogram(values) for key, values in operator.measured(marked).items()}
-            count.counted = {name: pc.sum(marked[name]).as_py() or 0 for name in operator.counts}
+            count.counted = dict(operator.counted(marked))
         count.created = marked.num_rows - docs.num_rows
         docs, dropped = _part(marked, name)
         chars = count.chars_out = characters(docs)

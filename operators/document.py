@@ -89,6 +89,10 @@ class Operator:
         """Columns of whole numbers among those added whose sums go into manifest and report."""
         return ()
 
+    def counted(self, marked: pa.Table) -> Mapping[str, int]:
+        """Those sums, and whatever else a reader of the report should be told a number of, from what the call gave."""
+        return {name: pc.sum(marked[name]).as_py() or 0 for name in self.counts}
+
     @property
     def cuts(self) -> Mapping[str, tuple[float, ...]]:
         """Where in these distributions the operator's bounds lie."""

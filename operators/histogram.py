@@ -7,6 +7,7 @@ It is named by its bound nearer to zero, as the shortest decimal that reads back
 from __future__ import annotations
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
@@ -37,6 +38,13 @@ def bin_end(start: float) -> float:
 
 
 def numbers(column: pa.ChunkedArray | pa.Array) -> NDArray[np.float64]:
-    """A numeric column as doubles; nulls are not a number."""
-    found = pc.cast(column, pa.float64()).to_numpy(zero_copy_only=False)
+    """A column as doubles. Nulls, strings that say no number, and values of other kinds are not a number."""
+    kind = column.type
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        return np.asarray(pl.Series(column).cast(pl.Float64, strict=False).fill_null(np.nan).to_numpy(), np.float64)
+    countable = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_decimal, pa.types.is_null)
+    if not any(fits(kind) for fits in countable):
+        return np.full(len(column), np.nan)
+    wide = column.cast(pa.uint8()) if pa.types.is_boolean(kind) else column
+    found = pc.cast(wide, pa.float64(), safe=False).to_numpy(zero_copy_only=False)
     return np.asarray(found, np.float64)

@@ -115,12 +115,12 @@ def prepare(
     names = [one.name for one in stage.chain()]
     if doubled := [name for name in names if names.count(name) > 1]:
         raise RecipeError(f"workflow {recipe.workflow}: two stages are named {doubled[0]!r}")
+    check_names(recipe, stage)
     if until is not None:
         stage = _stage_named(stage, until)
     if force is not None:
         _stage_named(stage, force)
     job = Job(store, recipe, inputs, progress or Progress(), listed=listed_builds(stage, store))
-    check_names(recipe, stage)
     check_inputs(job)
     check_columns(stage, job)
     check_history(stage, job)

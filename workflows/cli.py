@@ -464,9 +464,12 @@ def fit_thresholds(
     from cluster.session import session
     from workflows.fit import Tail, fit, rows_of, write_fitted
     from workflows.progress import console_progress
+    from workflows.recipe import RecipeError
 
     wanted = Tail(drop, "documents") if tail is None else Tail(tail, "statistic")
     written = output or recipe.with_suffix(".fitted.yaml")
+    if not written.parent.is_dir():
+        raise RecipeError(f"--output: {written.parent} is no folder")
     with _interruptible(), _stdout_is_stderr(), console_progress(err) as progress, session(address):
         fitted = fit(recipe, wanted, sample, least, progress)
         write_fitted(recipe, fitted, written)
@@ -484,11 +487,12 @@ def variants(
     json: Json = False,
 ) -> None:
     """Write the ids of several cuts of one scored build, and say what each keeps."""
+    from workflows.retract import retracted_ids
     from workflows.variants import load_variants, make_variants
 
     wanted = load_variants(asked)
     store, manifest = _opened(output, build)
-    made = make_variants(store, manifest, wanted)
+    made = make_variants(store, manifest, wanted, retracted_ids(store))
     if json:
         return _print_json(made)
     every, characters = made["documents"], made["characters"]

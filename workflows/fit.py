@@ -32,7 +32,7 @@ from operators.hashes import xxh3_64
 from operators.text.statistics import statistics
 from operators.text.text_rules import OTHERS, TextRules
 from workflows.build import Prepared, check_output, prepare, run_stages
-from workflows.recipe import RecipeError, read_tree
+from workflows.recipe import RecipeError, load_recipe, read_tree
 from workflows.stage import Progress, Stage, basis_of, folder_of
 
 Side = Literal["low", "high", "both"]
@@ -91,6 +91,7 @@ class Fitted(NamedTuple):
 def fit(recipe: Path, tail: Tail, sample: int, least: int, progress: Progress) -> list[Fitted]:
     """The bounds of each language of which the sample has `least` documents, and of all others together. Runs what is
     above `text_rules` and not done yet; needs a Ray session."""
+    load_recipe(recipe)  # what is wrong is told of the user's file, not of the copy
     prepared, stage, before = _prepared(recipe, progress)
     upstream = run_stages(stage.upstream, prepared.job)[-1] if stage.upstream else None
     if upstream is None or not upstream["kept"]:
@@ -100,6 +101,9 @@ def fit(recipe: Path, tail: Tail, sample: int, least: int, progress: Progress) -
     codes, counts = np.unique(languages[languages != OTHERS], return_counts=True)
     own = [code for code, n in zip(codes.tolist(), counts.tolist(), strict=True) if n >= least]
     groups = {code: languages == code for code in own} | {OTHERS: ~np.isin(languages, own)}
+    if not own and len(languages) < least:
+        told = f"{len(languages)} documents of the sample reach text_rules, and no language has {least} (--least)"
+        raise RecipeError(f"{recipe}: {told}: nothing to fit bounds to")
     return [
         _fitted(code, {name: found[name][rows] for name in SIDES}, tail)
         for code, rows in groups.items()
@@ -129,7 +133,7 @@ def _sampled(
     bound = min((sample << 64) // max(upstream["kept"], 1), 2**64 - 1)
     made_of = orjson.dumps([[step.name, identity(step.operator)] for step in before] + [str(bound)])
     assert stage.upstream is not None
-    folder = f"{folder_of(stage.upstream, job)}/exchange/fit-{hashlib.sha256(made_of).hexdigest()[:16]}"
+    folder = f"fits/{folder_of(stage.upstream, job).removeprefix('stages/')}-{hashlib.sha256(made_of).hexdigest()[:16]}"
     task = SampleTask(job.store, folder, before, bound)
     job.progress.started("fit-thresholds", "sample", len(files))
     run_units(job.store, folder, files, task, "fit[sample]", job.progress.unit, basis_of(dict(upstream)))
@@ -188,7 +192,8 @@ def _bounds(values: Mapping[str, Numbers], tail: float) -> dict[str, dict[str, f
         ends = {"min": _rounded(known[beyond], "down"), "max": _rounded(known[-1 - beyond], "up")}
         wanted = {"low": ("min",), "high": ("max",), "both": ("min", "max")}[SIDES[name]]
         cuts = {end: ends[end] for end in wanted if (known[0] < ends[end] if end == "min" else known[-1] > ends[end])}
-        found |= {name: cuts} if cuts else {}
+        crossing = cuts.get("min", -np.inf) > cuts.get("max", np.inf)  # of a tail so large that nothing would stay
+        found |= {name: cuts} if cuts and not crossing else {}
     return found
 
 

@@ -504,7 +504,8 @@ class ApplyTask:
                 added[f"{cuts.PREFIX}{one.operator}"] = ranges = one.cuts_of(docs.num_rows).combine_chunks()
                 text = pa.chunked_array([cuts.cut(text, pa.chunked_array([ranges]))])
                 left = pc.fill_null(pc.utf8_length(text), 0).to_numpy().astype(np.int64)
-            operators.append(_count(one, alive, chars, left) | {"measured": _measured(one, docs, alive)})
+            seen = alive.copy()
+            operators.append(_count(one, alive, chars, left))
             gone, verdict = one.rows[one.goes], one.table
             alive[gone] = False
             dead.append(self._dead(docs, work, gone, verdict.filter(pa.array(one.goes)), one.operator))
@@ -515,6 +516,7 @@ class ApplyTask:
             for column in [c for c in verdict.column_names if c not in (*VERDICT.names, CUTS) or c in added]:
                 values = verdict[column].combine_chunks()
                 added[column] = _scatter(added.get(column), values, one.rows, docs.num_rows)
+            operators[-1]["measured"] = _measured(one.measures, docs, added, seen)
         stays = pa.array(np.flatnonzero(alive))
         layer = pa.table({"row": stays.cast(pa.uint32()), "id": docs["id"].take(stays)})
         layer = with_columns(layer, {name: column.take(stays) for name, column in added.items()})
@@ -575,13 +577,12 @@ def _count(one: Verdicts, alive: NDArray[np.bool_], chars: NDArray[Any], left: N
     }
 
 
-def _measured(one: Verdicts, docs: pa.Table, alive: NDArray[np.bool_]) -> dict[str, dict[str, int]]:
-    """Histograms of what the operator measures, in the documents it was given or among what it adds to them."""
-    found = {}
-    for name in one.measures:
-        values = numbers(one.table[name]) if name in one.table.column_names else numbers(docs[name])[alive]
-        found[name] = histogram(values)
-    return found
+def _measured(
+    names: Sequence[str], docs: pa.Table, added: Mapping[str, pa.Array], seen: NDArray[np.bool_]
+) -> dict[str, dict[str, int]]:
+    """Histograms of columns of the documents that an operator saw, those that operators of the stage added first."""
+    known = {**{name: docs[name] for name in docs.column_names}, **added}
+    return {name: histogram(numbers(known[name])[seen]) for name in names if name in known}
 
 
 def _scatter(column: pa.Array | None, values: pa.Array, rows: NDArray[np.int64], n: int) -> pa.Array:

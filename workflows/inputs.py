@@ -8,7 +8,8 @@ from typing import Any
 
 from cluster.inputs import InputObject, list_inputs
 from cluster.storage import is_unicode
-from operators.document import SCHEMA
+from operators.dedup.exact import ExactDedup
+from operators.document import SCHEMA, Splitter
 from operators.read.rows import INTERNAL
 from operators.read.span import ReadError, format_of
 from workflows.map_stage import input_columns
@@ -65,37 +66,36 @@ def _inside(url: str, output: str) -> bool:
 
 
 def check_columns(stage: Stage, job: Job) -> None:
-    """Every column an operator needs must come from the schema, an operator before it, or the input itself."""
+    """Every column an operator needs must come from the schema, an operator before it, or the input itself; and none
+    may write over a column of the input or of another operator."""
     pages = next((item for item in job.inputs if item["format"] in ("warc", "html")), None)
-    needed = {column for one in stage.chain() for step in one.steps for column in step.operator.needs}
+    steps = [step for one in stage.chain() for step in one.steps]
+    needed = {column for step in steps for column in step.operator.needs}
     if pages is not None and "payload" not in needed:
         raise RecipeError(f"inputs: {pages['url']} holds pages, and no operator extracts their text (use extract)")
     known = {*SCHEMA.names, "chars"}
     from_input: set[str] | None = None
-    for one in stage.chain():
-        for name, operator in one.steps:
-            missing = sorted(set(operator.needs) - known)
-            if missing and from_input is None:
-                try:
-                    from_input = input_columns(job)
-                except ReadError as error:
-                    raise RecipeError(f"inputs: {error}") from error
-            if from_input is not None and (unknown := [c for c in missing if c not in from_input]):
-                have = ", ".join(sorted(known | from_input))
-                raise RecipeError(f"params.{name}: no column {unknown[0]!r}; there are: {have}")
-            known |= set(operator.adds)
-            _check_added(name, operator.adds, job)
-
-
-def _check_added(name: str, adds: tuple[str, ...], job: Job) -> None:
-    """Raises RecipeError where an operator would write over a column of the user's. Those that every corpus may get
-    are passed through under another name (operators/read/rows.py)."""
-    added = [column for column in adds if column not in INTERNAL]
-    try:
-        taken = [column for column in added if column in input_columns(job)] if added else []
-    except ReadError as error:
-        raise RecipeError(f"inputs: {error}") from error
-    if taken:
-        raise RecipeError(
-            f"params.{name}: the input has a column {taken[0]!r} already: leave {name} out, or rename one"
-        )
+    makers: dict[str, str] = {}
+    for name, operator in steps:
+        missing = sorted(set(operator.needs) - known)
+        own = [column for column in operator.adds if column not in INTERNAL]  # those pass through under another name
+        if (missing or own) and from_input is None:
+            try:
+                from_input = input_columns(job)
+            except ReadError as error:
+                raise RecipeError(f"inputs: {error}") from error
+        if unknown := [column for column in missing if column not in (from_input or ())]:
+            have = ", ".join(sorted(known | (from_input or set())))
+            raise RecipeError(f"params.{name}: no column {unknown[0]!r}; there are: {have}")
+        for column in own:
+            if column in (from_input or ()):
+                raise RecipeError(f"params.{name}: the input has a column {column!r} already: rename one")
+            if column in makers:
+                raise RecipeError(f"params.{name}: {makers[column]} adds a column {column!r} already: rename one")
+            makers[column] = name
+        known |= set(operator.adds)
+    splits = [step.name for step in steps if isinstance(step.operator, Splitter)]
+    by_url = [step.name for step in steps if isinstance(step.operator, ExactDedup) and step.operator.field == "url"]
+    if splits and by_url:
+        told = f"documents that {splits[0]} cuts share a URL, and all parts but one would go: use one of the two"
+        raise RecipeError(f"params.{by_url[0]}: {told}")

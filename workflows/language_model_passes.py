@@ -57,8 +57,10 @@ class Texts:
         record |= {"documents": 0, "quarantined": 0}
         for batch in MapTask(self.store, "", (), False, self.fields, True).batches(work):
             docs = batch.docs
-            if self.only:
+            if self.only and self.only[0] in docs.column_names:
                 docs = docs.filter(pc.equal(docs[self.only[0]].cast(pa.large_string()), self.only[1]))
+            elif self.only:
+                docs = docs.slice(0, 0)
             record["documents"] += docs.num_rows
             record["quarantined"] += batch.quarantined.num_rows
             yield docs["text"]

@@ -63,6 +63,12 @@ def tombstones(store: Store, entry: LogEntry) -> Ids:
     return ids
 
 
+def retracted_ids(store: Store) -> Ids:
+    """All ids that were retracted up to now."""
+    entry = commit.head(store)
+    return Ids(pa.array([], pa.large_string())) if entry is None else tombstones(store, entry)
+
+
 def _pinned(store: Store, sha256: str) -> Pinned:
     return Pinned(str(on_disk(store, sha256)), sha256)
 

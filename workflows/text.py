@@ -49,7 +49,6 @@ def text(params: Params) -> Stage:
         "clean",
         pages,
         (
-            use(OnlyIds, default="off"),
             use(Language),
             use(GopherRepetition),
             use(GopherQuality),
@@ -59,6 +58,7 @@ def text(params: Params) -> Stage:
             use(FineWeb),
             use(TextRules, default="off"),
             use(Segment, default="off"),
+            use(OnlyIds, default="off"),  # lists name the parts of segmented documents
             use(Pii, default="off"),
             use(Perplexity, default="off"),
             use(Quality, default="off"),

@@ -80,7 +80,7 @@ def train_perplexity(  # noqa: PLR0913
         raise RecipeError(f"output: {output}: the name of a model ends in .arpa or .arpa.gz")
     if not output.parent.is_dir():
         raise RecipeError(f"output: {output.parent} is no folder")
-    folder = work or f"{output}.work"
+    folder = work or f"{output}.corpusmill-work"
     job = _job(files, folder, text, only, memory, progress or Progress())
     known = {"form": FORM, "revision": REVISION, "model": asdict(model), "only": only, "text": text, "memory": memory}
     known["inputs"] = [[item["rel"], item["version"], item["source"]] for item in job.inputs]

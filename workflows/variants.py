@@ -23,9 +23,12 @@ import pydantic
 from numpy.typing import NDArray
 from pydantic import Field
 
+from cluster import cuts
 from cluster.storage import Store
-from cluster.tables import Entry, TableWriter, iterate_entry
+from cluster.tables import Entry, TableWriter, columns_of, iterate_entry
+from operators.document import with_columns
 from operators.phases import with_doc
+from operators.retracted import Ids
 from operators.selection.select import Select
 from workflows.recipe import Checked, RecipeError, checked, load_yaml
 from workflows.stage import Manifest
@@ -75,20 +78,24 @@ def load_variants(path: str | Path) -> Variants:
     return found
 
 
-def make_variants(store: Store, manifest: Manifest, asked: Variants) -> dict[str, Any]:
-    """Write the ids of each variant of a build; what was made, as it is written to `variants/<hash>.json`."""
-    files: list[Entry] = manifest["stages"][-2]["files"]["kept"]
-    corpus = _Corpus(store, files, _columns(asked))
-    corpus.check(manifest["build_id"])
+def make_variants(store: Store, manifest: Manifest, asked: Variants, retracted: Ids) -> dict[str, Any]:
+    """Write the ids of each variant of a build, retracted ones aside; what was made, as it is written to
+    `variants/<hash>.json`. Raises RecipeError."""
+    corpus = _Corpus(store, manifest["stages"][-2]["files"]["kept"], _columns(asked), retracted)
+    corpus.check(manifest["build_id"], _asked(asked))
     named = dict(asked.variants)
     if (column := asked.leave_one_out) is not None:
         for value in _values(corpus, column):
-            name = re.sub(r"[^A-Za-z0-9._-]+", "-", value) or "none"
-            named[f"without-{name}"] = Variant(without={column: [value]})
+            name = f"without-{re.sub(r'[^A-Za-z0-9._-]+', '-', value) or 'none'}"
+            if name in named:
+                told = f"{name} would leave out {value!r}, and there is a variant of that name already"
+                raise RecipeError(f"leave_one_out: {told}: rename that one, or write both out under variants")
+            named[name] = Variant(without={column: [value]})
+    every = _written(store, corpus, None, Variant(), named)
     made = {
         "build_id": manifest["build_id"],
-        "documents": sum(entry["rows"] for entry in files),
-        "characters": manifest["stages"][-2]["characters"]["kept"],
+        "documents": every["documents"],
+        "characters": every["characters"],
         "variants": [_written(store, corpus, name, variant, named) for name, variant in named.items()],
     }
     data = orjson.dumps(made, option=orjson.OPT_INDENT_2)
@@ -100,33 +107,44 @@ def make_variants(store: Store, manifest: Manifest, asked: Variants) -> dict[str
 class _Corpus:
     """The kept documents of a build, file by file, without their text."""
 
-    def __init__(self, store: Store, files: list[Entry], columns: list[str]) -> None:
-        self.store, self.files, self.columns = store, files, columns
+    def __init__(self, store: Store, files: list[Entry], columns: list[str], retracted: Ids) -> None:
+        self.store, self.files, self.columns, self.retracted = store, files, columns, retracted
 
     def __call__(self) -> Iterator[pa.Table]:
         for unit, entry in enumerate(self.files):
-            parts = list(iterate_entry(self.store, entry, self.columns))
-            yield with_doc(pa.concat_tables(parts, promote_options="permissive"), unit)
+            docs = pa.concat_tables(list(iterate_entry(self.store, entry, self.columns)), promote_options="permissive")
+            missing = {name: pa.nulls(docs.num_rows) for name in self.columns if name not in docs.column_names}
+            docs = with_doc(with_columns(docs, missing), unit)
+            yield docs.filter(pa.array(~self.retracted.has(docs["id"])))
 
-    def check(self, build: str) -> None:
-        """Raises RecipeError where the build's documents are gone or lack a column."""
+    def check(self, build: str, asked: list[str]) -> None:
+        """Raises RecipeError where the build's documents are gone or none of its files has a column."""
         for entry in self.files:
             if not self.store.exists(entry["path"]):
                 raise RecipeError(f"build {build}: its documents were freed by `gc --stages`; build again")
-        have = {
-            name for entry in self.files[:1] for part in iterate_entry(self.store, entry) for name in part.column_names
-        }
-        for column in self.columns:
-            if self.files and column not in have and column not in TOLD:
+        have = {name for entry in self.files for name in _all_columns(self.store, entry)}
+        for column in asked:
+            if self.files and column not in have:
                 raise RecipeError(f"build {build} has no column {column!r}; there are: {', '.join(sorted(have))}")
 
 
-def _columns(asked: Variants) -> list[str]:
-    columns = ["id", "chars", *TOLD]
+def _all_columns(store: Store, entry: Entry) -> set[str]:
+    """The columns of a file and of those that it lies over."""
+    below = _all_columns(store, entry["over"]) if entry["over"] is not None else set()
+    return below | {name for name in columns_of(store, entry) if name != "row" and not name.startswith(cuts.PREFIX)}
+
+
+def _asked(asked: Variants) -> list[str]:
+    """The columns that variants decide by."""
+    columns = [asked.leave_one_out] if asked.leave_one_out else []
     for variant in asked.variants.values():
         columns += [*variant.only, *variant.without, *(variant.select.needs if variant.select else ())]
         columns += ["date"] if variant.since or variant.before else []
-    return list(dict.fromkeys([*columns, *([asked.leave_one_out] if asked.leave_one_out else [])]))
+    return list(dict.fromkeys(columns))
+
+
+def _columns(asked: Variants) -> list[str]:
+    return list(dict.fromkeys(["id", "chars", *TOLD, *_asked(asked)]))
 
 
 def _values(corpus: _Corpus, column: str) -> list[str]:
@@ -139,8 +157,6 @@ def _values(corpus: _Corpus, column: str) -> list[str]:
 
 
 def _text(docs: pa.Table, column: str) -> pa.ChunkedArray:
-    if column not in docs.column_names:
-        return pa.chunked_array([pa.array([""] * docs.num_rows, pa.string())])
     return pc.fill_null(docs[column].cast(pa.string()), "")
 
 
@@ -178,27 +194,23 @@ def _filtered(docs: pa.Table, variant: Variant) -> NDArray[np.bool_]:
 
 
 def _written(
-    store: Store, corpus: _Corpus, name: str, variant: Variant, named: Mapping[str, Variant]
+    store: Store, corpus: _Corpus, name: str | None, variant: Variant, named: Mapping[str, Variant]
 ) -> dict[str, Any]:
+    """Count a variant and, if it has a name, write its ids."""
     counts: dict[str, Counter[str]] = {column: Counter() for column in TOLD}
-    characters = 0
+    documents = characters = 0
     with TableWriter(store, f"variants/{name}", 0) as writer:
         for docs, inside in _masks(corpus, variant, named):
             kept = docs.filter(pa.array(inside))
+            documents += kept.num_rows
             characters += pc.sum(kept["chars"]).as_py() or 0
             for column, count in counts.items():
                 for entry in pc.value_counts(_text(kept, column)):
                     count[entry["values"].as_py()] += entry["counts"].as_py()
-            writer.write(kept.select(["id"]))
+            if name is not None:
+                writer.write(kept.select(["id"]))
     told = {column: dict(sorted(count.items())) for column, count in counts.items()}
     definition = variant.model_dump(mode="json", exclude_defaults=True)
     files = [{key: entry[key] for key in ("path", "rows", "bytes", "sha256")} for entry in writer.entries]
-    documents = sum(entry["rows"] for entry in files)
-    return {
-        "name": name,
-        "definition": definition,
-        "documents": documents,
-        "characters": characters,
-        "files": files,
-        **told,
-    }
+    found = {"name": name, "definition": definition, "documents": documents, "characters": characters}
+    return found | {"files": files} | told

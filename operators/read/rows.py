@@ -7,11 +7,12 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from operators.document import DROP, SCHEMA
-from operators.phases import VERDICT
+from operators.document import DROP, SCHEMA, STATISTICS_COLUMN
+from operators.phases import CUTS, VERDICT
 from operators.read.span import BATCH_BYTES, BATCH_ROWS, MOST_COLUMNS, QUARANTINE, Batch, ReadError, Span, fallback_id
 
 ADDED = ("title", "decode_errors", "normalized_chars", "language", "language_score", "input_ids", "tokens")
+PREFIXES = (STATISTICS_COLUMN, f"{CUTS}/")
 INTERNAL = frozenset([*SCHEMA.names, *DROP.names, *VERDICT.names, *ADDED, "key", "chars", "row"])
 
 
@@ -20,7 +21,8 @@ def passed_name(name: str) -> str:
 
     `user_text` becomes `user_user_text`, so no two columns ever meet.
     """
-    return f"user_{name}" if _stem(name) in INTERNAL else name
+    stem = _stem(name)
+    return f"user_{name}" if stem in INTERNAL or stem.startswith(PREFIXES) else name
 
 
 def _stem(name: str) -> str:

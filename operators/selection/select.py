@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import Decimal
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -34,6 +34,7 @@ from operators.text.url_filter import host_of
 BIN_BITS = np.uint64(44)  # of a 64-bit rank below its bin: scores of a bin differ by less than one part in 256
 LINE_BYTES = 160  # of a document in the bin of a cut, with its id
 BIN_BYTES = 64
+HEAVIEST = float(1 << 40)  # of one document, so that sums stay whole numbers
 HOST = "host"  # as `per`: of the URL
 EVERY = ""  # the stratum of all documents
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -94,13 +95,12 @@ class Select(GlobalOperator):
         return (self.by,) if self.by else ()
 
     def phases(self, rows: int, _memory: int = MEMORY) -> Sequence[Phase]:
-        bins = min(rows, 1 << 16) * BIN_BYTES
+        bins = (rows if self.per else min(rows, 1 << 16)) * BIN_BYTES  # strata may be as many as documents
+        edges = rows * LINE_BYTES // (1 if self.per else 64)
         before = ("bins", "cuts")
         return [
             Phase("bins", {DOCUMENTS: self._bins}, self._limits, bytes=bins),
-            Phase(
-                "cuts", {DOCUMENTS: self._edges, "bins": _keyed}, _cuts, bytes=rows * LINE_BYTES // 64, whole=before[:1]
-            ),
+            Phase("cuts", {DOCUMENTS: self._edges, "bins": _keyed}, _cuts, bytes=edges, whole=before[:1]),
             Phase("verdicts", {DOCUMENTS: self._verdicts}, _documents, bytes=rows * BIN_BYTES, whole=before[1:]),
         ]
 
@@ -121,18 +121,16 @@ class Select(GlobalOperator):
             rank = xxh3_64(docs["id"].cast(pa.string()), self.seed)
             score = rank.astype(np.float64) / 2**64
         else:
-            score = numbers(docs[self.by])
+            score = _numbers_of(docs, self.by)
             score = np.where(np.isfinite(score), score, np.nan)
             rank = _ascending(score if self.prefer == "lowest" else -score)
         stratum = pa.array(np.full(n, EVERY), pa.string())
         if self.per is not None:
-            column = pa.chunked_array([host_of(docs["url"])]) if self.per == HOST else docs[self.per]
-            column = column.cast(pa.string())
-            stratum = pc.fill_null(pa.concat_arrays([pa.array([], pa.string()), *column.chunks]), EVERY)
+            stratum = host_of(docs["url"]).cast(pa.string()) if self.per == HOST else _texts_of(docs, self.per)
         weight = np.ones(n, np.int64)
         if self.unit != "documents":
-            column = docs["chars" if self.unit == "characters" else self.unit]
-            weight = np.maximum(np.nan_to_num(numbers(column)), 0).astype(np.int64)
+            found = _numbers_of(docs, "chars" if self.unit == "characters" else self.unit)
+            weight = np.clip(np.nan_to_num(found, posinf=0.0), 0, HEAVIEST).astype(np.int64)
         return Lines(stratum, score, rank, weight)
 
     def _weighed(self, score: NDArray[np.float64]) -> NDArray[np.bool_]:
@@ -158,15 +156,20 @@ class Select(GlobalOperator):
         """For either cut of each stratum: the bin it falls into, and how much of that bin is before it; or, where that
         is known already, the rank it falls before: 0 is before all, none behind all."""
         bins = pl.DataFrame(parts[DOCUMENTS]).group_by("stratum", "bin").agg(pl.col("weight").sum())
-        rows: list[dict[str, Any]] = []
-        for (stratum,), own in bins.sort("stratum", "bin").group_by("stratum", maintain_order=True):
-            before = np.cumsum(own["weight"].to_numpy())
-            for edge, limit in zip(("skip", "keep"), self._budget(str(stratum), int(before[-1])), strict=True):
-                row = {"stratum": stratum, "edge": edge}
-                if limit is not None and limit > 0 and (at := int(np.searchsorted(before, limit))) < len(own):
-                    row |= {"bin": own["bin"][at], "left": limit - (int(before[at - 1]) if at else 0)}
-                rows.append({"bin": None, "left": None, "rank": 0 if limit == 0 else None} | row)
-        return pl.DataFrame(rows, schema=LIMITS).to_arrow()
+        bins = bins.sort("stratum", "bin").with_columns(before=pl.col("weight").cum_sum().over("stratum"))
+        totals = bins.group_by("stratum", maintain_order=True).agg(total=pl.col("before").last())
+        budgets = [self._budget(*row) for row in totals.iter_rows()]
+        found = []
+        for edge, limits in (("skip", [first for first, _ in budgets]), ("keep", [last for _, last in budgets])):
+            limited = totals.with_columns(edge=pl.lit(edge), limit=pl.Series(limits, dtype=pl.Int64))
+            within = bins.join(limited.select("stratum", "limit"), on="stratum")
+            within = within.filter((pl.col("limit") > 0) & (pl.col("before") >= pl.col("limit")))
+            at = within.sort("stratum", "bin").group_by("stratum").first()
+            left = pl.col("limit") - (pl.col("before") - pl.col("weight"))
+            limited = limited.join(at.select("stratum", "bin", left=left), on="stratum", how="left")
+            rank = pl.when(pl.col("limit") == 0).then(pl.lit(0, pl.UInt64))
+            found.append(limited.with_columns(rank=rank).select(LIMITS.keys()))
+        return pl.concat(found).cast(LIMITS).to_arrow()
 
     def _budget(self, stratum: str, total: int) -> tuple[int, int | None]:
         """(weight that is skipped, weight at which the line ends, none at its end): a document is taken while those
@@ -220,7 +223,20 @@ class Select(GlobalOperator):
         return pa.table(columns).filter(pa.array(reason != ""))
 
 
-LIMITS = {"stratum": pl.String, "edge": pl.String, "bin": pl.UInt64, "left": pl.Int64, "rank": pl.UInt64}
+LIMITS = pl.Schema({"stratum": pl.String, "edge": pl.String, "bin": pl.UInt64, "left": pl.Int64, "rank": pl.UInt64})
+
+
+def _numbers_of(docs: pa.Table, name: str) -> NDArray[np.float64]:
+    """A column as numbers, none where the unit lacks it: rows of JSON state different keys."""
+    return numbers(docs[name]) if name in docs.column_names else np.full(docs.num_rows, np.nan)
+
+
+def _texts_of(docs: pa.Table, name: str) -> pa.Array:
+    """A column as strata: nulls, lists and the like are in the one without a name."""
+    if name not in docs.column_names or pa.types.is_nested(docs[name].type) or pa.types.is_binary(docs[name].type):
+        return pa.array([EVERY] * docs.num_rows, pa.string())
+    column = docs[name].cast(pa.string())
+    return pc.fill_null(pa.concat_arrays([pa.array([], pa.string()), *column.chunks]), EVERY)
 
 
 def _keyed(rows: pa.Table) -> pa.Table:

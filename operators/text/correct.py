@@ -370,8 +370,9 @@ def _ellipsis(data, begin, end):  # type: ignore[no-untyped-def]
 @njit(nogil=True, cache=True)
 def _whole_end(kept, first, size, table, taken, counts):  # type: ignore[no-untyped-def]
     """The size of the page without lines at its end that break off in an ellipsis."""
+    begin = strip(kept, first, size, table)[0]
     while True:
-        begin, stop = strip(kept, first, size, table)
+        stop = strip(kept, begin, size, table)[1]
         line = stop
         while line > begin and kept[np.uint64(line - 1)] != 10:
             line -= 1
@@ -383,7 +384,8 @@ def _whole_end(kept, first, size, table, taken, counts):  # type: ignore[no-unty
         taken[INCOMPLETE] += 1
         counts[1] += _measured(kept, line, stop, table)[3]
         counts[2] -= 1
-        size = strip(kept, first, line, table)[1] if line > begin else first
+        size = strip(kept, begin, line, table)[1] if line > begin else first
+        begin = min(begin, size)
 
 
 @njit(nogil=True, cache=True)

@@ -18,6 +18,7 @@ datatrove cuts words with spaCy; `words: words` is the nearest here (see segment
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
@@ -27,7 +28,7 @@ from pydantic import Field
 from operators.document import Operator, drop_by_rules, parameters
 from operators.text.rules import Share, above, below
 from operators.text.segment import Segmenter, WordSpans
-from operators.text.statistics import STOP_WORDS, statistics, stop_words_found
+from operators.text.statistics import STOP_WORDS, UNASKED, statistics, stop_words_found
 
 
 @parameters
@@ -52,6 +53,13 @@ class GopherQuality(Operator):
 
     def __call__(self, docs: pa.Table) -> pa.Table:
         return self.judge(docs, None)
+
+    def counted(self, marked: pa.Table) -> Mapping[str, int]:
+        """Documents that the rules on words were not asked of."""
+        if self.mode != "paper":
+            return {}
+        _, n = statistics(marked, self.mode, self.words, parts=("lines", "words"))
+        return {UNASKED: int((n["unspaced_words"] > 0.5).sum())}
 
     def judge(self, docs: pa.Table, spans: WordSpans | None) -> pa.Table:
         """As a call, with the words given from outside where `spans` is not None."""

@@ -19,6 +19,7 @@ A text without a line is dropped as `empty` (`datatrove`: only a text without a 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 import pyarrow as pa
@@ -27,7 +28,7 @@ from operators.document import Operator, drop_by_rules, parameters
 from operators.text.ngrams import DUPLICATE, TOP
 from operators.text.rules import Share, above, below
 from operators.text.segment import Segmenter, WordSpans
-from operators.text.statistics import statistics
+from operators.text.statistics import UNASKED, statistics
 
 _LINES = ("duplicate_lines", "duplicate_paragraphs", "duplicate_line_chars", "duplicate_paragraph_chars")
 _PARAGRAPHS_FIRST = ("duplicate_paragraphs", "duplicate_paragraph_chars", "duplicate_lines", "duplicate_line_chars")
@@ -58,6 +59,13 @@ class GopherRepetition(Operator):
 
     def __call__(self, docs: pa.Table) -> pa.Table:
         return self.judge(docs, None)
+
+    def counted(self, marked: pa.Table) -> Mapping[str, int]:
+        """Documents that the rules on words were not asked of."""
+        if self.mode != "paper":
+            return {}
+        _, n = statistics(marked, self.mode, self.words, parts=("lines", "words"))
+        return {UNASKED: int((n["unspaced_words"] > 0.5).sum())}
 
     def judge(self, docs: pa.Table, spans: WordSpans | None) -> pa.Table:
         """As a call, with the words given from outside where `spans` is not None."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 KINDS = ("email", "ip", "phone", "iban", "card", "secret")
 EMAIL, IP, PHONE, IBAN, CARD, SECRET = range(6)
-SHORTEST = 6  # bytes of the shortest find: a@b.co
+SHORTEST = 3  # bytes of the shortest find: ::1
 
 DIGIT, UPPER, LOWER, HEX, LOCAL, DOMAIN, TOKEN, WORD = (1 << k for k in range(8))  # classes of ASCII bytes
 AT, COLON, NUMBER, PLUS, BRACKET, PAIR = range(1, 7)  # what a byte may begin

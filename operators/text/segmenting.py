@@ -56,7 +56,8 @@ def _split(docs: pa.Table, found: Places, cut: NDArray[np.bool_], max_similarity
 
     row = np.repeat(parent, cuts + 1)
     number = np.arange(len(row)) - np.repeat(first + np.arange(len(first)), cuts + 1)
-    parts = docs.take(pa.array(row))
+    heavy = [name for name in ("text", "payload") if name in docs.column_names]  # never copied once for each part
+    parts = docs.drop_columns(heavy).take(pa.array(row))
     ids = pc.binary_join_element_wise(parts["id"].cast(pa.string()), pa.array(number.astype("U")), "/")
     data, bounds = utf8(docs["text"].take(pa.array(parent)))
     offsets = np.append(np.repeat(bounds[:-1], cuts + 1), bounds[-1])
@@ -64,6 +65,8 @@ def _split(docs: pa.Table, found: Places, cut: NDArray[np.bool_], max_similarity
     held = [None, pa.py_buffer(offsets), pa.py_buffer(data)]
     text = pa.Array.from_buffers(pa.large_string(), len(row), held).cast(docs.schema.field("text").type)
     parts = with_columns(parts, {"id": ids.cast(docs.schema.field("id").type), "text": text})
+    if "payload" in heavy:
+        parts = parts.append_column("payload", pa.nulls(len(row), docs.schema.field("payload").type))
     both = pa.concat_tables([marked, parts], promote_options="default")
     return both.take(pa.array(np.argsort(np.concatenate([np.arange(len(docs)), row]), kind="stable")))
 

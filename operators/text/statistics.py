@@ -84,6 +84,7 @@ STATISTICS: tuple[tuple[str, str], ...] = (
 
 STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
 SHORT_LINE_CHARS = 30
+UNASKED = "script_without_spaces"  # how many documents rules on words make no sense for
 _READING = {"paper": PAPER, "datatrove": DATATROVE, "nemo": NEMO}
 _ELLIPSES = ("...", "…")
 _NEMO_ELLIPSES = (*_ELLIPSES, "[...]", "(...)", "[…]", "-»", "read more..", "read more")

@@ -95,3 +95,18 @@ def test_the_same_recipe_gives_the_same_bounds(fitted: tuple[Path, Any], tmp_pat
     again = corpusmill("fit-thresholds", path, "--least", 100, "--drop", 0.2, "--output", tmp_path / "again.yaml")
     assert again.code == 0, again.err
     assert (tmp_path / "again.yaml").read_bytes() == path.read_bytes()
+
+
+def test_bounds_that_cross_are_left_out_and_too_small_a_sample_is_refused(
+    fitted: tuple[Path, Any], tmp_path: Path
+) -> None:
+    values = {"entropy": np.array([1.0, 2.0, 3.0]), "words": np.array([1.0, 2.0, 3.0])}
+    assert _bounds(values, 0.9) == {"words": {"min": 3.0}}
+    path, _ = fitted
+    done = corpusmill("fit-thresholds", path, "--least", 100_000, "--output", tmp_path / "f.yaml")
+    assert (done.code, "nothing to fit bounds to" in done.err) == (2, True)
+    done = corpusmill("fit-thresholds", path, "--output", tmp_path / "none" / "f.yaml")
+    assert (done.code, "is no folder" in done.err) == (2, True)
+    (tmp_path / "bad.yaml").write_text("workflow: text\ninptus: []\n", "utf-8")
+    done = corpusmill("fit-thresholds", tmp_path / "bad.yaml")
+    assert f"{tmp_path}/bad.yaml:2" in done.err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from cluster.storage import open_store
+from operators.models.fasttext import LID_176
+from operators.retracted import Ids
 from tests.workflows.corpora import recipe
 from tests.workflows.test_cli import corpusmill
 from workflows.build import build, prepare
@@ -19,6 +22,7 @@ from workflows.recipe import RecipeError
 from workflows.variants import load_variants, make_variants
 from workflows.verify import verify
 
+NOBODY = Ids(pa.array([], pa.large_string()))
 RULES = ("language", "gopher_repetition", "gopher_quality", "c4", "fineweb")
 OFF = dict.fromkeys(RULES, "off") | {"minhash_dedup": "off", "tokenizer": "off"}
 
@@ -115,7 +119,10 @@ def test_variants_nest_complement_and_can_be_built(scored: Path, tmp_path: Path)
     build(prepare(made(scored, "strict", params={"only_ids": {"files": files}})))
     assert set(ids_of(scored, "strict")) == ids["strict"]
     again = make_variants(
-        open_store(str(scored / "out-all")), newest_build(open_store(str(scored / "out-all"))), load_variants(asked)
+        open_store(str(scored / "out-all")),
+        newest_build(open_store(str(scored / "out-all"))),
+        load_variants(asked),
+        NOBODY,
     )
     assert again["manifest"] == told["manifest"]
 
@@ -142,7 +149,7 @@ def test_wrong_variants_are_refused_by_name(scored: Path, tmp_path: Path, text: 
     (tmp_path / "variants.yaml").write_text(text, "utf-8")
     store = open_store(str(scored / "out-all"))
     with pytest.raises(RecipeError, match=told):
-        make_variants(store, newest_build(store), load_variants(tmp_path / "variants.yaml"))
+        make_variants(store, newest_build(store), load_variants(tmp_path / "variants.yaml"), NOBODY)
 
 
 def test_an_operator_does_not_write_over_a_column_of_the_input(scored: Path, tmp_path: Path) -> None:
@@ -151,6 +158,17 @@ def test_an_operator_does_not_write_over_a_column_of_the_input(scored: Path, tmp
     pq.write_table(table, tmp_path / "part1.parquet")
     with pytest.raises(RecipeError, match="params.toxicity: the input has a column 'toxicity_score'"):
         prepare(made(tmp_path, "twice", params={"toxicity": "on"}))
+
+
+def test_operators_do_not_write_over_each_others_columns(scored: Path) -> None:
+    model = {"model": LID_176.path, "label": "en", "column": "toxicity_score"}
+    with pytest.raises(RecipeError, match="params.toxicity: quality adds a column 'toxicity_score' already"):
+        prepare(made(scored, "thrice", params={"quality": model, "toxicity": "on"}))
+
+
+def test_parts_of_a_document_share_its_url(scored: Path) -> None:
+    with pytest.raises(RecipeError, match="params.exact_dedup_url: documents that segment cuts share a URL"):
+        prepare(made(scored, "urls", params={"segment": "on", "exact_dedup_url": "on"}))
 
 
 def test_nights_select_from_what_is_new(scored: Path, tmp_path: Path) -> None:
@@ -171,3 +189,50 @@ def test_nights_select_from_what_is_new(scored: Path, tmp_path: Path) -> None:
     told = corpusmill("why", tmp_path / "out", gone, "--json").json
     assert (told["stage"], told["operator"], told["reason"]) == ("select", "select", "not_selected")
     assert told["value"] < told["threshold"]
+
+
+def test_a_selector_can_use_what_an_operator_of_its_stage_adds(scored: Path) -> None:
+    params = {"topic": {"clusters": 2}, "select": {"by": "topic_score", "keep": 0.5, "unit": "documents"}}
+    result = build(prepare(made(scored, "topics", params=params)))
+    assert result["documents"] == 100
+    stage = newest_build(open_store(str(scored / "out-topics")))["stages"][-2]
+    topic, select = stage["operators"]
+    assert topic["measured"] == select["measured"]
+    assert sum(select["measured"]["topic_score"].values()) == 200
+
+
+def test_scores_that_are_no_numbers_or_not_there_are_no_scores(tmp_path: Path, ray_session: None) -> None:
+    lines = [{"id": f"n{n}", "text": f"Some words of document {n}.", "my_score": str(n)} for n in range(8)]
+    lines += [{"id": "bad", "text": "Words whose score is no number.", "my_score": "n/a"}]
+    (tmp_path / "part0.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines), "utf-8")
+    (tmp_path / "part1.jsonl").write_text('{"id": "none", "text": "A file in which no row has one."}\n', "utf-8")
+    body = {"params": OFF | {"select": {"by": "my_score", "min": 4}}, "shards": {"formats": ["parquet"]}}
+    body |= {"workers": {"unit_bytes": 1024}, "output": tmp_path / "out"}
+    out = body.pop("output")
+    files = [str(tmp_path / f"part{part}.jsonl") for part in range(2)]
+    result = build(prepare(recipe(tmp_path / "r.yaml", files, out, **body)))
+    [select] = [stage for stage in result["stages"] if stage["name"] == "select"]
+    assert (select["kept"], select["dropped"]) == (4, {"select/below_min": 4, "select/no_score": 2})
+
+
+def test_a_bound_on_a_later_stage_does_not_stand_in_the_way_of_an_earlier_one(scored: Path) -> None:
+    gated = made(scored, "until", gates={"max_drop": {"exact_dedup": 0.9}})
+    assert prepare(gated, until="clean").stage.name == "clean"
+
+
+def test_variants_of_a_retracted_build_do_not_list_what_was_retracted(scored: Path, tmp_path: Path) -> None:
+    store = open_store(str(scored / "out-all"))
+    (tmp_path / "variants.yaml").write_text("{variants: {all: {}}, leave_one_out: language}", "utf-8")
+    asked = load_variants(tmp_path / "variants.yaml")
+    with pytest.raises(RecipeError, match="no column 'language'"):
+        make_variants(store, newest_build(store), asked, NOBODY)
+    (tmp_path / "variants.yaml").write_text("variants: {all: {}}", "utf-8")
+    made = make_variants(store, newest_build(store), load_variants(tmp_path / "variants.yaml"), Ids(pa.array(["d000"])))
+    assert (made["documents"], made["variants"][0]["documents"]) == (199, 199)
+
+
+def test_generated_names_do_not_hide_others(scored: Path, tmp_path: Path) -> None:
+    store = open_store(str(scored / "out-all"))
+    (tmp_path / "variants.yaml").write_text("{variants: {without-part0: {}}, leave_one_out: source}", "utf-8")
+    with pytest.raises(RecipeError, match="without-part0 would leave out 'part0', and there is a variant of that name"):
+        make_variants(store, newest_build(store), load_variants(tmp_path / "variants.yaml"), NOBODY)

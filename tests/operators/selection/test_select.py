@@ -180,3 +180,22 @@ def test_hosts_are_strata() -> None:
 def test_wrong_parameters_are_refused_by_name(fields: dict[str, Any], told: str) -> None:
     with pytest.raises(ValueError, match=told):
         Params({"select": fields}).use(Select)
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array(["0.5", "n/a", None]),
+        pa.array([[1], None, []]),
+        pa.array([2**60, 1, None]),
+        pa.array([None, None, None]),
+        pa.array(["2020-01-01", "x", None]).cast(pa.large_string()),
+        pa.array([0, 1, None], pa.timestamp("us")),
+        pa.array([True, False, None]),
+    ],
+)
+def test_any_column_can_be_selected_by_weighed_by_and_divided_by(column: pa.Array) -> None:
+    docs = pa.table({"id": ["1", "2", "3"], "any": column, "chars": [1, 2, 3]})
+    without = docs.drop_columns(["any"])
+    for select in (Select(by="any", keep=0.5), Select(per="any", most=1), Select(unit="any", keep=0.5)):
+        assert run_in_memory(select, [docs, without]).num_rows <= 6

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pyarrow as pa
@@ -256,3 +257,14 @@ def test_long_texts(unit: str) -> None:
     text = unit * (10_000_000 // len(unit.encode()))
     done = ANY(table([text, None]))
     check([text, None], done)
+
+
+def test_white_space_before_many_broken_lines_takes_linear_time() -> None:
+    def seconds(n: int) -> float:
+        docs = pa.table({"id": ["a"], "text": [" " * (80_000 * n) + "w1 x1 y...\n" * (2000 * n)]})
+        began = time.process_time()
+        Correct(max_removed_words=1.0)(docs)
+        return time.process_time() - began
+
+    seconds(1)
+    assert seconds(8) < 0.5  # quadratic, it took 10 s

@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from operators.apply import Step, apply
 from operators.text.gopher_quality import GopherQuality
 from tests.operators.text import peer_data
 
@@ -107,3 +108,13 @@ def test_slices(texts: list[str | None], mode: str) -> None:
     result = operator(docs)
     assert result.num_rows == len(texts)
     assert result.equals(pa.concat_tables([peer_data.in_slices(operator, docs)]))
+
+
+def test_documents_that_rules_on_words_make_no_sense_for_are_counted() -> None:
+    docs = pa.table(
+        {"id": ["en", "zh", "none"], "text": ["words of a text " * 30, "这是一个没有空格的句子。" * 30, None]}
+    )
+    [count] = apply([Step("rules", GopherQuality())], docs).counts
+    assert count.counted == {"script_without_spaces": 1}
+    [count] = apply([Step("rules", GopherQuality(mode="datatrove"))], docs).counts
+    assert count.counted == {}

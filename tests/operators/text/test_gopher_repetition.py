@@ -1,7 +1,9 @@
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from operators.apply import Step, apply
 from operators.text.gopher_repetition import GopherRepetition
 from operators.text.statistics import statistics
 from tests.operators.text import peer_data
@@ -94,3 +96,13 @@ def test_slices(texts: list[str | None], mode: str) -> None:
     operator = GopherRepetition(mode=mode)
     docs = peer_data.table("skipped", *texts).slice(1)
     assert operator(docs).equals(peer_data.in_slices(operator, docs))
+
+
+def test_documents_that_rules_on_words_make_no_sense_for_are_counted() -> None:
+    docs = pa.table(
+        {"id": ["en", "zh", "none"], "text": ["words of a text " * 30, "这是一个没有空格的句子。" * 30, None]}
+    )
+    [count] = apply([Step("rules", GopherRepetition())], docs).counts
+    assert count.counted == {"script_without_spaces": 1}
+    [count] = apply([Step("rules", GopherRepetition(mode="datatrove"))], docs).counts
+    assert count.counted == {}

@@ -298,3 +298,10 @@ def test_many_finds_in_one_text() -> None:
     row = one(DEFAULT, "bob@acme.org,\n" * 50_000)
     assert row["text"] == "<email>,\n" * 50_000
     assert row["pii_email"] == 50_000
+
+
+def test_the_shortest_finds_of_all_fit() -> None:
+    text = "::1 1::2 " * 4000
+    found = Pii(public_ips_only=False)(pa.table({"id": ["a"], "text": [text]}))
+    assert found["pii_ip"].to_pylist() == [8000]
+    assert found["text"].to_pylist() == ["<ip> <ip> " * 4000]

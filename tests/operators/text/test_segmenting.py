@@ -128,3 +128,12 @@ def test_joined_documents_come_apart_near_where_they_were_joined() -> None:
         right += sum(bool(len(found)) and np.abs(found - seam).min() <= 50 for seam in seams)
     assert right / sum(len(parts) - 1 for parts in joined) > 0.5
     assert right / cuts > 0.7
+
+
+def test_parts_do_not_each_hold_the_whole_text() -> None:
+    letters = str.maketrans("0123456789", "abcdefghij")
+    paragraphs = [" ".join(f"{k // 2:03d}{n % 40:02d}" for n in range(110)).translate(letters) for k in range(800)]
+    docs = pa.table({"id": ["a"], "text": pa.array(["\n\n".join(paragraphs)], pa.large_string())})
+    found = Segment()(docs)
+    assert found.num_rows > 300
+    assert pa.default_memory_pool().max_memory() < 60 * docs.nbytes
