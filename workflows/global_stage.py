@@ -48,6 +48,7 @@ from workflows.map_stage import EXPLAINING, explained
 from workflows.recipe import RecipeError
 from workflows.stage import (
     INDEX,
+    Histograms,
     Job,
     Manifest,
     Stage,
@@ -184,8 +185,9 @@ def run_global_stage(stage: Stage, job: Job, upstream: Manifest) -> Manifest:
     job.progress.started(stage.name, "verdicts", len(files))
     task = ApplyTask(job.store, folder, verdicts, job.recipe.dropped_text)
     label = f"{stage.name}[verdicts]"
-    records = run_units(job.store, folder, files, task, label, job.progress.unit, basis_of(upstream))
-    manifest = summarise(stage, job, upstream, records, time.perf_counter() - started)
+    histograms = Histograms(job.progress)
+    records = run_units(job.store, folder, files, task, label, histograms.unit, basis_of(upstream))
+    manifest = summarise(stage, job, upstream, records, time.perf_counter() - started, histograms)
     manifest["files"][INDEX] = index
     manifest["passes"] = _passes(passes.records)
     cpu_seconds, peaks = (sum(r["cpu_seconds"] for r in passes.records), [r["peak_rss_bytes"] for r in passes.records])

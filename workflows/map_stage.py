@@ -25,7 +25,7 @@ from operators.read.span import QUARANTINE, Batch, Fields, ReadError, Span, Unre
 from workflows import profile
 from workflows.isolate import isolated
 from workflows.recipe import RecipeError
-from workflows.stage import Job, Manifest, Stage, StageError, basis_of, folder_of, summarise
+from workflows.stage import Histograms, Job, Manifest, Stage, StageError, basis_of, folder_of, summarise
 from workflows.stage import characters as count_characters
 
 EXPLAINING = ("id", "url", "date", "source", "language", "chars")
@@ -46,8 +46,9 @@ def run_map_stage(stage: Stage, job: Job, upstream: Manifest | None) -> Manifest
     task = MapTask(job.store, folder, stage.steps, job.recipe.dropped_text, _fields(job), upstream is None)
     label = f"{stage.name}[{'+'.join(step.name for step in stage.steps)}]"
     job.progress.started(stage.name, "", len(works))
-    records = run_units(job.store, folder, works, task, label, job.progress.unit, basis_of(upstream))
-    return summarise(stage, job, upstream, records, time.perf_counter() - started)
+    histograms = Histograms(job.progress)
+    records = run_units(job.store, folder, works, task, label, histograms.unit, basis_of(upstream))
+    return summarise(stage, job, upstream, records, time.perf_counter() - started, histograms)
 
 
 def _fields(job: Job) -> Fields:

@@ -269,7 +269,37 @@ def check_drop_share(stage: Stage, manifest: Manifest) -> None:
         )
 
 
-def summarise(stage: Stage, job: Job, upstream: Manifest | None, records: Sequence[Record], seconds: float) -> Manifest:
+class Histograms:
+    """What the operators of a stage measured, added up as units are done and taken out of their records: the driver
+    does not hold the histograms of every unit."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._operators: list[dict[str, Counter[str]]] = []
+
+    def unit(self, record: Record) -> None:
+        """As Progress.unit."""
+        for number, operator in enumerate(record["operators"]):
+            if number == len(self._operators):
+                self._operators.append({})
+            for name, bins in operator.pop("measured", {}).items():
+                self._operators[number].setdefault(name, Counter()).update(bins)
+        self._progress.unit(record)
+
+    def of(self, operator: int) -> dict[str, dict[str, int]]:
+        """Those of one operator, names and bins ascending."""
+        found = self._operators[operator] if operator < len(self._operators) else {}
+        return {name: dict(sorted(found[name].items(), key=lambda item: float(item[0]))) for name in sorted(found)}
+
+
+def summarise(
+    stage: Stage,
+    job: Job,
+    upstream: Manifest | None,
+    records: Sequence[Record],
+    seconds: float,
+    histograms: Histograms | None = None,
+) -> Manifest:
     """The manifest of a stage from the done-records of its units."""
     total: Manifest = {
         "format": MANIFEST_FORMAT,
@@ -288,6 +318,7 @@ def summarise(stage: Stage, job: Job, upstream: Manifest | None, records: Sequen
     total["characters"] = add_counts([nothing, *(record["characters"] for record in records)])
     total["operators"] = [
         _add_operators([record["operators"][i] for record in records if record["operators"]], step)
+        | {"measured": histograms.of(i) if histograms else {}}
         for i, step in enumerate(stage.steps)
     ]
     total["profile"] = {
@@ -330,19 +361,12 @@ def _add_operators(parts: Sequence[dict[str, Any]], step: Step) -> dict[str, Any
     total: dict[str, Any] = {"name": step.name, "dropped": add_counts(part["dropped"] for part in parts)}
     total["counted"] = add_counts(part.get("counted", {}) for part in parts)
     total["trimmed"] = add_counts(part.get("trimmed", {}) for part in parts)  # documents that stay with less text
-    names = sorted({name for part in parts for name in part.get("measured", {})})
-    total["measured"] = {name: _histograms(part.get("measured", {}).get(name, {}) for part in parts) for name in names}
     for key in ("rows_in", "created", "chars_in", "chars_dropped", "chars_out", "seconds"):
         total[key] = sum(part[key] for part in parts)
     total["cuts"] = {name: list(at) for name, at in getattr(step.operator, "cuts", {}).items()}
     total["seconds"] = round(total["seconds"], 4)
     total["chars_cut"] = total["chars_in"] - total["chars_dropped"] - total["chars_out"]
     return total
-
-
-def _histograms(parts: Iterable[dict[str, int]]) -> dict[str, int]:
-    """The sum of histograms, their bins ascending."""
-    return dict(sorted(add_counts(parts).items(), key=lambda item: float(item[0])))
 
 
 def characters(operators: Sequence[dict[str, Any]], kept: int) -> dict[str, int]:
