@@ -450,8 +450,9 @@ def fit_thresholds(
     recipe: RecipeFile,
     output: Annotated[Path | None, typer.Option(help="the new recipe; default: RECIPE.fitted.yaml")] = None,
     drop: Annotated[
-        float, typer.Option(min=0, max=1, help="share of a language's documents that all bounds together may drop")
-    ] = 0.1,
+        float | None,
+        typer.Option(min=0, max=1, help="share of a language's documents that all bounds may drop; default: 0.1"),
+    ] = None,
     tail: Annotated[
         float | None, typer.Option(min=0, max=0.5, help="instead: the tail of each statistic that goes, as CulturaX")
     ] = None,
@@ -466,8 +467,12 @@ def fit_thresholds(
     from workflows.progress import console_progress
     from workflows.recipe import RecipeError
 
-    wanted = Tail(drop, "documents") if tail is None else Tail(tail, "statistic")
+    if drop is not None and tail is not None:
+        raise RecipeError(f"--drop {drop:g} and --tail {tail:g}: give one of the two")
+    wanted = Tail(0.1 if drop is None else drop, "documents") if tail is None else Tail(tail, "statistic")
     written = output or recipe.with_suffix(".fitted.yaml")
+    if written.resolve() == recipe.resolve():
+        raise RecipeError(f"--output: {written} is the recipe itself")
     if not written.parent.is_dir():
         raise RecipeError(f"--output: {written.parent} is no folder")
     with _interruptible(), _stdout_is_stderr(), console_progress(err) as progress, session(address):

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from operators.histogram import bin_end
 
 BINS = 48
-SHOWN = 0.01  # of the documents at either end may lie beyond the picture
+SHOWN = 0.002  # of the documents at either end may lie beyond the picture
 STRETCHED = 8.0  # times the median lies the end of numbers whose axis is logarithmic
 LARGE = 10.0  # below, as for all shares, the axis is linear
 MOST_CUTS = 12  # lines in one picture

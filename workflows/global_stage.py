@@ -64,7 +64,8 @@ from workflows.stage import (
 READERS = 16  # threads that ask the store for files
 HISTORY_SHARE = 2  # of what a process may take goes to the index of published builds that one reduce goes through
 CLUSTER = ("cluster", "cluster_size")  # what an earlier stage has found of them stays
-PROFILED = ("id", "chars", "source", "language", "language_score")
+TOPIC = "topic"
+PROFILED = ("id", TOPIC, "chars", "source", "language", "language_score")
 
 
 @dataclass(frozen=True)
@@ -522,6 +523,8 @@ class ApplyTask:
         stays = pa.array(np.flatnonzero(alive))
         layer = pa.table({"row": stays.cast(pa.uint32()), "id": docs["id"].take(stays)})
         layer = with_columns(layer, {name: column.take(stays) for name, column in added.items()})
+        if TOPIC in added:
+            docs = with_columns(docs, {TOPIC: added[TOPIC]})
         dropped = pa.concat_tables(dead, promote_options="permissive") if dead else docs.slice(0, 0)
         writers = {
             "kept": TableWriter(self.store, f"{self.folder}/kept", number, over=work),

@@ -52,6 +52,7 @@ def profile(docs: pa.Table) -> Profile:
         "lengths": np.bincount(np.frexp(lengths)[1]).tolist() if len(lengths) else [],
         "languages": _most_frequent(_counts(docs["language"])) if "language" in names else {},
         "sources": _most_frequent(_counts(docs["source"])) if "source" in names else {},
+        "topics": _most_frequent(_counts(docs["topic"])) if "topic" in names else {},
         "scores": {name: _score_histogram(docs[name]) for name in sorted(scores)},
     }
 
@@ -84,7 +85,7 @@ def drop_profile(dropped: pa.Table) -> Profile:
 def merge(profiles: Iterable[Profile]) -> Profile:
     """The profile of all the tables together. Works for those of `profile` and of `drop_profile`."""
     total: Profile = _sum([{}, *profiles])
-    return total | {key: _most_frequent(total[key]) for key in ("languages", "sources") if key in total}
+    return total | {key: _most_frequent(total[key]) for key in ("languages", "sources", "topics") if key in total}
 
 
 def _sum(parts: Sequence[Any]) -> Any:

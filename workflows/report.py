@@ -146,7 +146,7 @@ def render(
         distributions=list(distributions(stages)),
         distributions_open=DISTRIBUTIONS_OPEN,
         charts=[*_lengths(stages), *_scores(stages)],
-        names=[*_names(stages, "languages", "Languages"), *_names(stages, "sources", "Sources")],
+        names=[one for key in ("languages", "sources", "topics") for one in _names(stages, key, _sentence(key))],
         quarantined=list(_quarantined(stages, quarantined)),
         work=list(_work(stages)),
         laws=[law for stage in stages for law in _laws(stage)],

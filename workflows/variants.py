@@ -86,7 +86,7 @@ def make_variants(store: Store, manifest: Manifest, asked: Variants, retracted: 
     named = dict(asked.variants)
     if (column := asked.leave_one_out) is not None:
         for value in _values(corpus, column):
-            name = f"without-{re.sub(r'[^A-Za-z0-9._-]+', '-', value) or 'none'}"
+            name = f"without-{_file_name(value)}"
             if name in named:
                 told = f"{name} would leave out {value!r}, and there is a variant of that name already"
                 raise RecipeError(f"leave_one_out: {told}: rename that one, or write both out under variants")
@@ -148,12 +148,22 @@ def _columns(asked: Variants) -> list[str]:
 
 
 def _values(corpus: _Corpus, column: str) -> list[str]:
-    """The commonest values of a column, in alphabetical order."""
+    """The values of a column, in alphabetical order."""
     counts: Counter[str] = Counter()
     for docs in corpus():
         for entry in pc.value_counts(_text(docs, column)):
             counts[entry["values"].as_py()] += entry["counts"].as_py()
-    return sorted(sorted(counts, key=lambda value: (-counts[value], value))[:MOST_PARTS])
+    if len(counts) > MOST_PARTS:
+        raise RecipeError(
+            f"leave_one_out: {column} has {len(counts)} values, at most {MOST_PARTS} are left out in turn"
+        )
+    return sorted(counts)
+
+
+def _file_name(value: str) -> str:
+    """The value where it can be a name of a file as it is, else what can of it and a hash, so that no two are alike."""
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", value).strip("-")
+    return value if value == plain != "" else f"{plain or 'none'}-{hashlib.sha256(value.encode()).hexdigest()[:8]}"
 
 
 def _text(docs: pa.Table, column: str) -> pa.ChunkedArray:

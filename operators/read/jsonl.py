@@ -37,7 +37,7 @@ def check_jsonl(span: Span, raw: Raw) -> None:
 
 def jsonl_offsets(span: Span, raw: Raw, target: int) -> list[int]:
     """Where to cut a plain file: anywhere."""
-    return [] if codec_of(span.rel) else list(range(target, raw.size, target))
+    return [] if codec_of(span.rel) else list(range(target, raw.size, max(target, 1)))  # of an empty file nowhere
 
 
 def read_jsonl(span: Span, raw: Raw, fields: Fields) -> Iterator[Batch]:

@@ -35,6 +35,7 @@ BIN_BITS = np.uint64(44)  # of a 64-bit rank below its bin: scores of a bin diff
 LINE_BYTES = 160  # of a document in the bin of a cut, with its id
 BIN_BYTES = 64
 HEAVIEST = float(1 << 40)  # of one document, so that sums stay whole numbers
+TEXTUAL = ("id", "text", "payload", "content_type", "url", "date", "source", "language", "topic")
 HOST = "host"  # as `per`: of the URL
 EVERY = ""  # the stratum of all documents
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -61,7 +62,7 @@ class Select(GlobalOperator):
     max: float | None = None
     keep: Share = 1.0
     skip: Share = 0.0
-    most: Annotated[int, Field(ge=0)] | None = None
+    most: Annotated[int, Field(ge=1)] | None = None
     unit: str = "characters"  # characters, documents, or a column of whole numbers
     per: str | None = None  # a column, or host
     quotas: dict[str, Share] = Field(default_factory=dict)  # `keep` of single strata
@@ -76,6 +77,10 @@ class Select(GlobalOperator):
             raise ValueError("quotas: they are shares of strata: name their column with per")
         if self.by is None and (self.min is not None or self.max is not None):
             raise ValueError("min, max: they bound a column: name it with by")
+        if self.by in TEXTUAL:
+            raise ValueError(f"by: {self.by} holds text: a selector ranks by numbers")
+        if self.skip + self.keep > 1 and self.keep < 1:
+            raise ValueError(f"keep: {self.keep:g} after skip {self.skip:g} is more than there is")
         if self.min is not None and self.max is not None and self.min > self.max:
             raise ValueError(f"min: {self.min:g} is above max {self.max:g}")
         return self

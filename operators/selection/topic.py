@@ -34,6 +34,7 @@ LABELLED = 16_384  # documents whose words are counted
 CHARACTERS = 2000  # of each
 WORD_BYTES = 64  # with cluster and count
 WORDS = 3  # of a name
+COMMON = 0.25  # share of a cluster's documents that have a word of its name: a few of another language do not name it
 LETTERS = r"^(?:\p{L}{3,24}|[^\x00-\x7F]{2})$"  # what a word of a name looks like
 UNNAMED = "unnamed"  # a cluster without such words
 
@@ -168,7 +169,7 @@ def _names(parts: Mapping[str, pa.Table]) -> pa.Table:
     words = rows.filter(pl.col("word") != "").join(looked_at, on="cluster")
     share = pl.col("documents") / pl.col("looked_at")
     of_all = pl.col("documents").sum().over("word") / looked_at["looked_at"].sum()
-    ranked = words.with_columns(apart=(share * (share / of_all).log().clip(0) ** 2).round(6))
+    ranked = words.with_columns(apart=(share * (share / of_all).log().clip(0) ** 2).round(6)).filter(share >= COMMON)
     ranked = ranked.sort("cluster", "apart", "documents", "word", descending=[False, True, True, False])
     label = ranked.group_by("cluster").agg(label=pl.col("word").head(WORDS).str.join("-"))
     named = clusters.join(label, on="cluster", how="left")

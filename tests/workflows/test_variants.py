@@ -19,7 +19,7 @@ from workflows.build import build, prepare
 from workflows.corpus import newest_build
 from workflows.gates import GateRefused
 from workflows.recipe import RecipeError
-from workflows.variants import load_variants, make_variants
+from workflows.variants import _file_name, load_variants, make_variants
 from workflows.verify import verify
 
 NOBODY = Ids(pa.array([], pa.large_string()))
@@ -236,3 +236,23 @@ def test_generated_names_do_not_hide_others(scored: Path, tmp_path: Path) -> Non
     (tmp_path / "variants.yaml").write_text("{variants: {without-part0: {}}, leave_one_out: source}", "utf-8")
     with pytest.raises(RecipeError, match="without-part0 would leave out 'part0', and there is a variant of that name"):
         make_variants(store, newest_build(store), load_variants(tmp_path / "variants.yaml"), NOBODY)
+
+
+def test_values_of_any_script_have_a_variant_each(scored: Path, tmp_path: Path) -> None:
+    assert len({_file_name(value) for value in ("a b", "a-b", "或", "如", "", "-", "a")}) == 7
+    assert _file_name("books") == "books"
+    (tmp_path / "variants.yaml").write_text("leave_one_out: id", "utf-8")
+    store = open_store(str(scored / "out-all"))
+    asked = load_variants(tmp_path / "variants.yaml")
+    assert len(make_variants(store, newest_build(store), asked, NOBODY)["variants"]) == 200
+    (tmp_path / "variants.yaml").write_text("leave_one_out: text", "utf-8")
+
+
+def test_an_empty_file_is_no_trouble(tmp_path: Path, ray_session: None) -> None:
+    (tmp_path / "empty.jsonl").write_bytes(b"")
+    (tmp_path / "some.jsonl").write_text('{"id": "a", "text": "Some words are here."}\n', "utf-8")
+    files = [str(tmp_path / name) for name in ("empty.jsonl", "some.jsonl")]
+    result = build(
+        prepare(recipe(tmp_path / "r.yaml", files, tmp_path / "out", params=OFF, shards={"formats": ["parquet"]}))
+    )
+    assert result["documents"] == 1

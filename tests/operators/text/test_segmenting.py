@@ -134,6 +134,7 @@ def test_parts_do_not_each_hold_the_whole_text() -> None:
     letters = str.maketrans("0123456789", "abcdefghij")
     paragraphs = [" ".join(f"{k // 2:03d}{n % 40:02d}" for n in range(110)).translate(letters) for k in range(800)]
     docs = pa.table({"id": ["a"], "text": pa.array(["\n\n".join(paragraphs)], pa.large_string())})
+    before = pa.default_memory_pool().max_memory()
     found = Segment()(docs)
     assert found.num_rows > 300
-    assert pa.default_memory_pool().max_memory() < 60 * docs.nbytes
+    assert pa.default_memory_pool().max_memory() <= max(before, 60 * docs.nbytes)
