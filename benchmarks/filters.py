@@ -19,8 +19,6 @@ import json
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +26,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from benchmarks.timing import seconds
 from operators.apply import Step, apply
 from operators.document import Operator
 from operators.text.c4 import C4
@@ -48,16 +47,6 @@ ENVIRONMENTS = {
 TIMES = 40  # of the texts through Ray: a worker first loads what was compiled, 1 s that a long build does not see
 
 
-def seconds(work: Callable[[], object]) -> float:
-    work()
-    taken = []
-    for _ in range(5):
-        begun = time.process_time()
-        work()
-        taken.append(time.process_time() - begun)
-    return min(taken)
-
-
 def chain(docs: pa.Table, operators: list[Operator]) -> None:
     for operator in operators:
         docs = operator(docs)
@@ -74,12 +63,12 @@ def ours(docs: pa.Table) -> dict[str, float]:
     ]
     cascade: list[Operator] = [*four[:2], C4(require_terminal_punctuation=False), four[2]]
     steps = [Step(operator.name, operator) for operator in cascade]
-    taken = {operator.name: seconds(lambda op=operator: op(docs)) for operator in four}
-    taken[f"{len(STATISTICS)} statistics"] = seconds(lambda: statistics(docs, "paper", "whitespace"))
-    taken["first three"] = seconds(lambda: chain(docs, four[:3]))
-    taken["all four"] = seconds(lambda: chain(docs, four))
-    taken["all four, mode datatrove"] = seconds(lambda: chain(docs, stock))
-    taken["cascade"] = seconds(lambda: apply(steps, docs))
+    taken = {operator.name: seconds(lambda op=operator: op(docs), rounds=5) for operator in four}
+    taken[f"{len(STATISTICS)} statistics"] = seconds(lambda: statistics(docs, "paper", "whitespace"), rounds=5)
+    taken["first three"] = seconds(lambda: chain(docs, four[:3]), rounds=5)
+    taken["all four"] = seconds(lambda: chain(docs, four), rounds=5)
+    taken["all four, mode datatrove"] = seconds(lambda: chain(docs, stock), rounds=5)
+    taken["cascade"] = seconds(lambda: apply(steps, docs), rounds=5)
     return taken
 
 

@@ -19,7 +19,6 @@ import importlib
 import json
 import re
 import sys
-import time
 import types
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -30,6 +29,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from benchmarks.timing import seconds
 from operators.document import utf8
 from operators.text.pii import Pii
 from operators.text.pii_patterns import find
@@ -37,16 +37,6 @@ from operators.text.pii_tables import KINDS
 
 LINES = Path(__file__).parent.parent / "tests" / "data" / "pii_lines.jsonl"
 Finds = Iterator[tuple[str, str]]  # kind and text
-
-
-def seconds(work: Callable[[], object]) -> float:
-    work()
-    taken = []
-    for _ in range(3):
-        begun = time.process_time()
-        work()
-        taken.append(time.process_time() - begun)
-    return min(taken)
 
 
 def ours(text: str) -> Finds:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import tempfile
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -26,20 +25,11 @@ import tiktoken
 import tokenizers
 from numpy.typing import NDArray
 
+from benchmarks.timing import seconds
 from operators.tokens.tokenizer import Tokenizer
 
 GPT2_PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
 BATCH = 256  # texts a call
-
-
-def seconds(work: Callable[[], object]) -> float:
-    work()
-    taken = []
-    for _ in range(3):
-        begun = time.process_time()
-        work()
-        taken.append(time.process_time() - begun)
-    return min(taken)
 
 
 def as_tiktoken(trained: tokenizers.Tokenizer) -> tiktoken.Encoding:

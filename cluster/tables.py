@@ -114,10 +114,9 @@ def iterate_entry(store: Store, entry: Entry, columns: Sequence[str] | None = No
     if entry["over"] is None:
         with store.open(entry["path"]) as source, _parquet(source) as file:
             names = file.schema_arrow.names
-            wanted = (
-                names if columns is None else [c for c in columns if c in names] or ["id"]
-            )  # as many rows, at least
-            if file.metadata.num_row_groups == 0 or not wanted:
+            asked = names if columns is None else [c for c in columns if c in names]
+            wanted = asked or ["id"]
+            if file.metadata.num_row_groups == 0:
                 yield file.read(columns=wanted)
             else:
                 for group in range(file.metadata.num_row_groups):

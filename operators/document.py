@@ -52,9 +52,7 @@ DROP = pa.schema(
         pa.field("duplicate_of", pa.string()),
     ]
 )
-STATISTICS_COLUMN = (
-    "statistics/"  # names of hidden columns: counts of the text, kept within a stage (text/statistics.py)
-)
+STATISTICS_COLUMN = "statistics/"  # begins names of hidden columns: counts of the text (text/statistics.py)
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(Field, dataclasses.field))

@@ -6,6 +6,8 @@ It is named by its bound nearer to zero, as the shortest decimal that reads back
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import polars as pl
 import pyarrow as pa
@@ -35,6 +37,14 @@ def bin_end(start: float) -> float:
         return 0.0
     _, exponent = np.frexp(start)
     return float(start) + float(np.copysign(np.ldexp(0.5 / OCTAVE_BINS, exponent), start))
+
+
+def cumulative(bins: Mapping[str, int]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Both ends of each bin, ascending, and the share of the numbers that lie below each."""
+    ordered = sorted((float(start), n) for start, n in bins.items())
+    edges = np.array([sorted((start, bin_end(start))) for start, _ in ordered]).ravel()
+    below = np.concatenate([[0.0], np.cumsum([n for _, n in ordered]) / sum(bins.values())])
+    return edges, np.column_stack([below[:-1], below[1:]]).ravel()
 
 
 def numbers(column: pa.ChunkedArray | pa.Array) -> NDArray[np.float64]:

@@ -128,6 +128,11 @@ class GlobalOperator:
         raise NotImplementedError
 
 
+def as_mapped(parts: Rows) -> pa.Table:
+    """The reduce of a phase whose map has decided everything: its rows."""
+    return parts[DOCUMENTS].drop_columns(["key"])
+
+
 def partition_of(keys: NDArray[np.uint64], partitions: int) -> NDArray[np.int64]:
     """The partition of each key: partition p owns the p-th of `partitions` equal ranges of the 64-bit keys."""
     high = (keys >> np.uint64(32)).astype(np.uint64)

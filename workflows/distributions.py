@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from operators.histogram import bin_end
+from operators.histogram import cumulative
 
 BINS = 48
 SHOWN = 0.002  # of the documents at either end may lie beyond the picture
@@ -61,13 +61,9 @@ def _bounds(profile: Mapping[str, Any]) -> list[float]:
 
 
 def _drawn(operator: str, name: str, documents: int, bins: Mapping[str, int], cuts: Sequence[float]) -> Distribution:
-    ordered = sorted((float(start), n) for start, n in bins.items())
-    edges = np.array([sorted((start, bin_end(start))) for start, _ in ordered]).ravel()
-    if ordered[-1][0] == 1.0:  # the whole of a share, and nothing beyond it
+    edges, at_edges = cumulative(bins)
+    if edges[-2] == 1.0:  # the whole of a share, and nothing beyond it
         edges[-1] = 1.0
-    counts = np.array([n for _, n in ordered])
-    below = np.concatenate([[0.0], np.cumsum(counts) / counts.sum()])
-    at_edges = np.column_stack([below[:-1], below[1:]]).ravel()
     first, median, last = (float(q) for q in np.interp([SHOWN, 0.5, 1 - SHOWN], at_edges, edges))
     finite = [cut for cut in cuts if np.isfinite(cut)][:MOST_CUTS]
     left, right = min([first, *finite]), max([last, *finite])
@@ -93,7 +89,7 @@ def _drawn(operator: str, name: str, documents: int, bins: Mapping[str, int], cu
         operator,
         name,
         documents,
-        int(counts.sum()),
+        sum(bins.values()),
         (shares / shares.max()).tolist(),
         (float(back[0]), float(back[1])),
         mark(median),

@@ -164,9 +164,8 @@ class SampleTask:
         docs = docs.filter(pa.array(xxh3_64(docs["id"].cast(pa.large_string())) < np.uint64(self.bound)))
         docs = apply(self.steps[:-1], docs).kept
         _, values = statistics(docs, "paper", rules.words)
-        language = docs[LANGUAGE].cast(pa.string()).fill_null(OTHERS) if LANGUAGE in docs.column_names else None
-        column = pa.array([OTHERS] * docs.num_rows, pa.string()) if language is None else language
-        return pa.table({LANGUAGE: column} | {name: values[name] for name in SIDES})
+        known = docs[LANGUAGE] if LANGUAGE in docs.column_names else pa.nulls(docs.num_rows)
+        return pa.table({LANGUAGE: known.cast(pa.string()).fill_null(OTHERS)} | {name: values[name] for name in SIDES})
 
 
 def _fitted(language: str, values: Mapping[str, Numbers], tail: Tail) -> Fitted:

@@ -18,7 +18,7 @@ from cluster.storage import Store
 from cluster.units import Record, peak_rss_bytes
 from operators.document import loaded
 from operators.hashes import spread
-from operators.phases import partition_of
+from operators.phases import DOCUMENTS, Rows, partition_of
 from operators.read.span import Fields
 from operators.text.language_model import (
     BITS,
@@ -90,18 +90,13 @@ class WordsMap:
 
 
 @dataclass(frozen=True)
-class WordsReduce:
-    """The most frequent words of a partition: more than the vocabulary takes are not needed of any."""
+class Ranked:
+    """A reduce: the most frequent words of a partition; more than the vocabulary takes are not needed of any."""
 
-    store: Store
-    folder: str
-    model: LanguageModel
-    keys: tuple[str, ...]
+    most: int
 
-    def __call__(self, number: int, work: int) -> Record:
-        with open_partition(self.store, self.keys, work) as rows:
-            write_table(self.store, row_file(self.folder, number), top_words([rows], self.model.vocabulary))
-        return {"peak_rss_bytes": peak_rss_bytes()}
+    def __call__(self, parts: Rows) -> pa.Table:
+        return top_words([parts[DOCUMENTS]], self.most)
 
 
 @dataclass(frozen=True)
@@ -197,18 +192,10 @@ class CountsReduce:
         }
 
 
-@dataclass(frozen=True)
-class TotalsReduce:
-    """The contexts of a partition that are needed, each with its sum."""
-
-    store: Store
-    folder: str
-    keys: tuple[str, ...]
-
-    def __call__(self, number: int, work: int) -> Record:
-        with open_partition(self.store, self.keys, work) as table:
-            write_table(self.store, row_file(self.folder, number), totals([pl.DataFrame(table)]).to_arrow())
-        return {"peak_rss_bytes": peak_rss_bytes()}
+def sums_of_contexts(parts: Rows) -> pa.Table:
+    """A reduce: the contexts of a partition that are needed, each with its sum."""
+    found: pa.Table = totals([pl.DataFrame(parts[DOCUMENTS])]).to_arrow()
+    return found
 
 
 @dataclass(frozen=True)

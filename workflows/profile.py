@@ -33,6 +33,7 @@ Profile = dict[str, Any]
 SCORE_BINS = 20
 MOST_NAMES = 200
 OTHER = "(other)"
+NAMED = ("languages", "sources", "topics")  # parts of a profile that count names
 
 
 def profile(docs: pa.Table) -> Profile:
@@ -85,7 +86,7 @@ def drop_profile(dropped: pa.Table) -> Profile:
 def merge(profiles: Iterable[Profile]) -> Profile:
     """The profile of all the tables together. Works for those of `profile` and of `drop_profile`."""
     total: Profile = _sum([{}, *profiles])
-    return total | {key: _most_frequent(total[key]) for key in ("languages", "sources", "topics") if key in total}
+    return total | {key: _most_frequent(total[key]) for key in NAMED if key in total}
 
 
 def _sum(parts: Sequence[Any]) -> Any:

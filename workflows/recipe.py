@@ -95,9 +95,7 @@ class Gates(Checked):
     max_drop_share: Annotated[float, Field(ge=0, le=1)] = 0.999
     min_tokens: Annotated[int, Field(ge=0)] | None = None
     max_tokens: Annotated[int, Field(ge=0)] | None = None
-    max_drop: dict[
-        str, Annotated[float, Field(ge=0, le=1)]
-    ] = {}  # by operator or operator/reason, of what it was given
+    max_drop: dict[str, Annotated[float, Field(ge=0, le=1)]] = {}  # of its rows, by operator or operator/reason
 
 
 def _input(value: object) -> object:

@@ -21,9 +21,9 @@ import numpy as np
 import ruamel.yaml
 from markupsafe import Markup, escape
 
-from operators.histogram import bin_end
+from operators.histogram import bin_end, cumulative
 from workflows.distributions import distributions
-from workflows.profile import OTHER, SCORE_BINS
+from workflows.profile import NAMED, OTHER, SCORE_BINS
 
 Json = Mapping[str, Any]
 
@@ -146,7 +146,7 @@ def render(
         distributions=list(distributions(stages)),
         distributions_open=DISTRIBUTIONS_OPEN,
         charts=[*_lengths(stages), *_scores(stages)],
-        names=[one for key in ("languages", "sources", "topics") for one in _names(stages, key, _sentence(key))],
+        names=[one for key in NAMED for one in _names(stages, key, _sentence(key))],
         quarantined=list(_quarantined(stages, quarantined)),
         work=list(_work(stages)),
         laws=[law for stage in stages for law in _laws(stage)],
@@ -298,13 +298,11 @@ def _spread(profile: Json) -> Spread | None:
     if not counts:
         return None
     thresholds = [float(t) for t in profile.get("thresholds") or ()]
-    bins = sorted((float(start), n) for start, n in counts.items())
-    edges = np.array([sorted((start, bin_end(start))) for start, _ in bins]).ravel()
-    below = np.concatenate([[0.0], np.cumsum([n for _, n in bins]) / sum(counts.values())])
-    at_edges = np.column_stack([below[:-1], below[1:]]).ravel()
+    starts = sorted(map(float, counts))
+    edges, at_edges = cumulative(counts)
     first, low, middle, high, last = (float(q) for q in np.interp([0.02, 0.05, 0.5, 0.95, 0.98], at_edges, edges))
-    if _are_whole([start for start, _ in bins], thresholds):
-        wholes = np.array([sorted((start, _last_whole(start))) for start, _ in bins]).ravel()
+    if _are_whole(starts, thresholds):
+        wholes = np.array([sorted((start, _last_whole(start))) for start in starts]).ravel()
         low, middle, high = (float(round(q)) for q in np.interp([0.05, 0.5, 0.95], at_edges, wholes))
     finite = [t for t in thresholds if np.isfinite(t)]
     left, right = min([first, *finite]), max([last, *finite])

@@ -30,25 +30,25 @@ from rich.console import Console
 from cluster.session import session
 from cluster.storage import open_store
 from cluster.units import Record, Task, run_units
-from operators.phases import MEMORY, SHARE
+from operators.phases import DOCUMENTS, MEMORY, SHARE
 from operators.read.span import Fields
 from operators.text.language_model import ROW_BYTES, SPECIAL, LanguageModel
 from operators.text.language_model_estimate import discounts
 from operators.text.language_model_tokens import FORM
-from workflows.global_stage import row_file
+from workflows.global_stage import PhaseReduce, row_file
 from workflows.inputs import snapshot
 from workflows.language_model_passes import (
     CONTEXTS,
     CountsReduce,
     ModelFold,
     Only,
+    Ranked,
     RankedWords,
     Texts,
-    TotalsReduce,
     VocabularyFold,
     WindowsMap,
     WordsMap,
-    WordsReduce,
+    sums_of_contexts,
 )
 from workflows.map_stage import check_inputs, input_columns, plan_reading
 from workflows.progress import console_progress
@@ -169,7 +169,11 @@ class _Training:
         parts = self._partitions(sum(item["size"] for item in self.job.inputs))
         words = self._pass("words", works, WordsMap(texts, at("words"), model, parts))
         keys = [row_file(at("words"), n) for n in range(len(works))]
-        self._pass("ranks", list(range(parts)), WordsReduce(store, at("ranks"), model, tuple(keys)))
+        self._pass(
+            "ranks",
+            list(range(parts)),
+            PhaseReduce(store, at("ranks"), Ranked(model.vocabulary), {DOCUMENTS: keys}, ()),
+        )
         ranks = [row_file(at("ranks"), p) for p in range(parts)]
         [ranked] = self._pass("vocabulary", [ranks], VocabularyFold(store, at("vocabulary"), model))
         if not ranked["words"]:
@@ -181,8 +185,10 @@ class _Training:
         rows = tuple(key for record in mapped for key in record["keys"])
         sums = parts * max(1, model.order - 2)  # partitions of contexts, of which each order between has as many
         counts = self._pass("counts", list(range(parts)), CountsReduce(store, at("counts"), model, rows, sums))
-        contexts = tuple(row_file(f"{at('counts')}/{CONTEXTS}", p) for p in range(parts))
-        self._pass("totals", list(range(sums)), TotalsReduce(store, at("totals"), contexts))
+        contexts = [row_file(f"{at('counts')}/{CONTEXTS}", p) for p in range(parts)]
+        self._pass(
+            "totals", list(range(sums)), PhaseReduce(store, at("totals"), sums_of_contexts, {DOCUMENTS: contexts}, ())
+        )
 
         histogram = np.sum([record["histogram"] for record in counts], axis=0)
         sizes = np.sum([record["sizes"] for record in counts], axis=0).tolist()

@@ -26,7 +26,7 @@ from operators.dedup.evaluation import MOST_BYTES, EvaluationSets
 from operators.dedup.ngrams import Index, occurrences
 from operators.document import PinnedFile, loaded, parameters
 from operators.hashes import spread
-from operators.phases import CUTS, DOCUMENTS, MEMORY, VERDICT, GlobalOperator, Phase
+from operators.phases import CUTS, DOCUMENTS, MEMORY, VERDICT, GlobalOperator, Phase, as_mapped
 
 HITS, HIT_BYTES = 1, 32  # a document, for estimates
 ROUNDS = 100  # of looking at seams; a text that has a key even then was made to, and goes as a whole
@@ -98,7 +98,7 @@ class Decontaminate(GlobalOperator):
         size = rows * HITS * HIT_BYTES
         return [
             Phase("occurrences", {DOCUMENTS: self._occurrences}, self._rare, bytes=size),
-            Phase("splices", {DOCUMENTS: self._splices}, _only, bytes=size, own="occurrences"),
+            Phase("splices", {DOCUMENTS: self._splices}, as_mapped, bytes=size, own="occurrences"),
         ]
 
     def _occurrences(self, docs: pa.Table) -> pa.Table:
@@ -211,7 +211,3 @@ def _before_cuts(start: int, end: int, ranges: Ranges) -> tuple[int, int]:
         start += (b - a) * (a <= start)
         end += (b - a) * (a < end)
     return start, end
-
-
-def _only(parts: Mapping[str, pa.Table]) -> pa.Table:
-    return parts[DOCUMENTS].drop_columns(["key"])

@@ -28,7 +28,7 @@ from pydantic import Field
 from operators.document import parameters
 from operators.hashes import spread, xxh3_64
 from operators.histogram import numbers
-from operators.phases import DOCUMENTS, MEMORY, GlobalOperator, Phase
+from operators.phases import DOCUMENTS, MEMORY, GlobalOperator, Phase, as_mapped
 from operators.text.url_filter import host_of
 
 BIN_BITS = np.uint64(44)  # of a 64-bit rank below its bin: scores of a bin differ by less than one part in 256
@@ -106,7 +106,7 @@ class Select(GlobalOperator):
         return [
             Phase("bins", {DOCUMENTS: self._bins}, self._limits, bytes=bins),
             Phase("cuts", {DOCUMENTS: self._edges, "bins": _keyed}, _cuts, bytes=edges, whole=before[:1]),
-            Phase("verdicts", {DOCUMENTS: self._verdicts}, _documents, bytes=rows * BIN_BYTES, whole=before[1:]),
+            Phase("verdicts", {DOCUMENTS: self._verdicts}, as_mapped, bytes=rows * BIN_BYTES, whole=before[1:]),
         ]
 
     def one_by_one(self, units: Callable[[], Iterator[pa.Table]]) -> Iterator[pa.Table]:
@@ -267,10 +267,6 @@ def _cuts(parts: Mapping[str, pa.Table]) -> pa.Table:
     after = pl.when(pl.col("bin") < (1 << 20) - 1).then(after)
     rank = pl.coalesce("rank_found", "rank", after)
     return found.select("stratum", "edge", "score", rank.alias("rank"), pl.col("id").fill_null("")).to_arrow()
-
-
-def _documents(parts: Mapping[str, pa.Table]) -> pa.Table:
-    return parts[DOCUMENTS].drop_columns(["key"])
 
 
 def _before(frame: pl.DataFrame, edge: str) -> NDArray[np.bool_]:

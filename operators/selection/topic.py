@@ -28,7 +28,7 @@ from operators.models import faiss
 from operators.ordering import vectors
 from operators.ordering.clustering import Clustering, cosines, lowest
 from operators.ordering.clusters import nearest
-from operators.phases import DOCUMENTS, MEMORY, GlobalOperator, Phase
+from operators.phases import DOCUMENTS, MEMORY, GlobalOperator, Phase, as_mapped
 
 LABELLED = 16_384  # documents whose words are counted
 CHARACTERS = 2000  # of each
@@ -100,7 +100,7 @@ class Topic(GlobalOperator):
         words = min(rows, LABELLED) * CHARACTERS // 10 * WORD_BYTES
         return [
             *self._clustering.phases(rows),
-            Phase("assigned", {DOCUMENTS: self._assigned}, _only, bytes=rows * 32, whole=("counts", "centroids")),
+            Phase("assigned", {DOCUMENTS: self._assigned}, as_mapped, bytes=rows * 32, whole=("counts", "centroids")),
             Phase(
                 "names",
                 {DOCUMENTS: _words},
@@ -110,7 +110,7 @@ class Topic(GlobalOperator):
                 own="assigned",
                 whole=("counts", "centroids"),
             ),
-            Phase("topics", {DOCUMENTS: _topics}, _only, bytes=rows * 64, own="assigned", whole=("names",)),
+            Phase("topics", {DOCUMENTS: _topics}, as_mapped, bytes=rows * 64, own="assigned", whole=("names",)),
         ]
 
     def _assigned(self, docs: pa.Table, counts: pa.Table, centroids: pa.Table) -> pa.Table:
@@ -129,10 +129,6 @@ class Topic(GlobalOperator):
         doc = docs["doc"].to_numpy()[rows]
         columns = {"key": spread(doc), "doc": doc, "cluster": cluster, "topic_score": score.astype(np.float32)}
         return pa.table(columns).filter(pa.array(~weak))
-
-
-def _only(parts: Mapping[str, pa.Table]) -> pa.Table:
-    return parts[DOCUMENTS].drop_columns(["key"])
 
 
 def _words(docs: pa.Table, own: pa.Table, counts: pa.Table, centroids: pa.Table) -> pa.Table:

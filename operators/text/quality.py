@@ -25,7 +25,7 @@ def _not_taken(column: str) -> str:
 
 
 ScoreColumn = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*_score$"), AfterValidator(_not_taken)]
-"""Field type for the name of a column of scores; no other column of ours ends so."""
+"""Field type for the name of a column of scores."""
 
 
 @parameters
