@@ -9,9 +9,9 @@ and nothing may depend on how documents were cut into units.
 Documents are named by `doc`, a uint64 made of the unit's number (upper 32 bits) and the row in it (lower 32):
 short, without collisions, and it says where a verdict has to go. Ties break on the full `id`.
 
-A map over the documents may be given what an earlier phase found out: `own`, the rows with a `doc` of the unit at
-hand, and `whole`, small tables that every worker can hold. A fold goes through all that a phase returned in one place,
-a table at a time.
+A map may be given what an earlier phase found out: `whole`, small tables that every worker can hold, and, if it is
+over the documents, `own`, the rows with a `doc` of the unit at hand. A fold goes through all that phases returned in
+one place, a table at a time.
 
 A verdict drops a document, or cuts byte ranges out of its text, or only adds columns to it. Operators that come later
 see the text as it was cut.
@@ -23,9 +23,9 @@ keys it has, as the source HISTORY.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -59,8 +59,8 @@ class Phase:
     """One shuffle: `maps` by source name, then `reduce` by partition.
 
     `bytes` estimates what its rows take in memory, from which follows the number of partitions, unless `partitions`
-    fixes it. The map over DOCUMENTS is called with one unit of them and, as further arguments, its rows of the earlier
-    phase `own` and the output of each phase of `whole`.
+    fixes it. A map is called with one unit of its source and, as further arguments, the output of each phase of
+    `whole`; that over DOCUMENTS gets its rows of the earlier phase `own` before these. `gpu`: the reduce can use one.
 
     `remember` is given the rows that the map over DOCUMENTS made of one unit (none where there is no such map), and of
     the unit's documents that the operator saw `doc`, `id`, `keeper` (id of the document that stands for it, often its
@@ -76,6 +76,7 @@ class Phase:
     partitions: int | None = None
     own: str | None = None
     whole: tuple[str, ...] = ()
+    gpu: bool = False
     remember: Callable[[pa.Table | None, pa.Table], pa.Table] | None = None
 
     def partitions_in(self, memory: int) -> int:
@@ -85,14 +86,28 @@ class Phase:
 
 @dataclass(frozen=True)
 class Fold:
-    """All that phase `source` returned, in one process: `fold` gets its tables, to be gone through as often as needed,
-    and the number of documents in each unit; it yields tables of bounded size, at least one. `bytes` estimates what it
-    holds."""
+    """All that the phases `sources` returned, in one process: `fold` gets of each its tables, to be gone through as
+    often as needed, then the output of each phase of `whole` as one table, then the number of documents in each unit.
+    It yields tables of bounded size, at least one. `bytes` estimates what it holds.
+
+    With `parts` it runs as many times, on as many equal slices of the tables of each source: the partitions of these
+    phases are a multiple of it. What it yields follows in that order."""
 
     name: str
-    source: str
-    fold: Callable[[Iterable[pa.Table], Sequence[int]], Iterator[pa.Table]]
+    sources: tuple[str, ...]
+    fold: Callable[..., Iterator[pa.Table]]
     bytes: int = 0
+    whole: tuple[str, ...] = ()
+    parts: int = 1
+
+    def slices(self, outputs: Mapping[str, Sequence[Any]]) -> list[list[Sequence[Any]]]:
+        """For each part its slice of each source's tables."""
+        cut = {name: len(outputs[name]) // self.parts for name in self.sources}
+        if any(cut[name] * self.parts != len(outputs[name]) for name in self.sources):
+            raise ValueError(
+                f"fold {self.name}: {self.parts} parts of {[len(outputs[s]) for s in self.sources]} tables"
+            )
+        return [[outputs[s][p * cut[s] : (p + 1) * cut[s]] for s in self.sources] for p in range(self.parts)]
 
 
 class GlobalOperator:
@@ -116,6 +131,16 @@ class GlobalOperator:
         """Numeric columns whose distribution, over all documents given, goes into manifest and report: with the bounds
         of those dropped."""
         return ()
+
+    @property
+    def summarised(self) -> tuple[str, ...]:
+        """Phases with small outputs of which `summary` makes what manifest and report should be told."""
+        return ()
+
+    def summary(self, *_tables: pa.Table) -> Mapping[str, Any]:
+        """What the outputs of the phases `summarised` say, JSON-able. Raises ValueError where it is too bad to go on
+        with: the stage fails."""
+        return {}
 
     @property
     def recalls(self) -> bool | tuple[str, ...]:
@@ -148,8 +173,11 @@ def run_in_memory(operator: GlobalOperator, units: Sequence[pa.Table], history: 
     outputs: dict[str, list[pa.Table]] = {DOCUMENTS: [with_doc(table, unit) for unit, table in enumerate(units)]}
     phases = operator.phases(sum(table.num_rows for table in units))
     for phase in phases:
+        whole = [pa.concat_tables(outputs[name]) for name in phase.whole]
         if isinstance(phase, Fold):
-            outputs[phase.name] = list(phase.fold(outputs[phase.source], [table.num_rows for table in units]))
+            sizes = [table.num_rows for table in units]
+            parts_of = phase.slices(outputs)
+            outputs[phase.name] = [table for part in parts_of for table in phase.fold(*part, *whole, sizes)]
             continue
         mapped = {source: _mapped(phase, source, outputs) for source in phase.maps}
         known = [index[phase.name] for index in history if operator.recalls and phase.remember]
@@ -169,10 +197,8 @@ def run_in_memory(operator: GlobalOperator, units: Sequence[pa.Table], history: 
 
 def _mapped(phase: Phase, source: str, outputs: Mapping[str, list[pa.Table]]) -> list[pa.Table]:
     function, tables = phase.maps[source], outputs[source]
-    if source != DOCUMENTS:
-        return [function(table) for table in tables]
     whole = [pa.concat_tables(outputs[name]) for name in phase.whole]
-    if phase.own is None:
+    if source != DOCUMENTS or phase.own is None:
         return [function(docs, *whole) for docs in tables]
     rows = pa.concat_tables(outputs[phase.own])
     unit = rows["doc"].to_numpy() >> np.uint64(32)

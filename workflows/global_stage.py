@@ -52,6 +52,7 @@ from workflows.stage import (
     Job,
     Manifest,
     Stage,
+    StageError,
     basis_of,
     characters,
     folder_of,
@@ -178,8 +179,9 @@ def run_global_stage(stage: Stage, job: Job, upstream: Manifest) -> Manifest:
     passes = Passes(stage, job, upstream, memory_of(job))
     verdicts: tuple[Routed, ...] = ()
     remembering: list[Remembering] = []
+    summaries: dict[str, Mapping[str, Any]] = {}
     for step in stage.steps if files else ():
-        routed, found = _run_operator(passes, step, verdicts)
+        routed, found, summaries[step.name] = _run_operator(passes, step, verdicts)
         verdicts = (*verdicts, routed)
         remembering += found
     index = _remember(passes, remembering, verdicts)
@@ -197,6 +199,7 @@ def run_global_stage(stage: Stage, job: Job, upstream: Manifest) -> Manifest:
     for operator in manifest["operators"]:
         spent = sum(r["seconds"] for r in passes.records if r["operator"] == operator["name"])
         operator["seconds"] = round(spent, 3)
+        operator["summary"] = dict(summaries.get(operator["name"], {}))
     return manifest
 
 
@@ -239,8 +242,10 @@ def _passes(records: Sequence[Record]) -> list[dict[str, Any]]:
     ]
 
 
-def _run_operator(passes: Passes, step: Step, verdicts: tuple[Routed, ...]) -> tuple[Routed, list[Remembering]]:
-    """Run the phases of one operator, then route its verdicts to the files."""
+def _run_operator(
+    passes: Passes, step: Step, verdicts: tuple[Routed, ...]
+) -> tuple[Routed, list[Remembering], Mapping[str, Any]]:
+    """Run the phases of one operator, then route its verdicts to the files; with its summary."""
     operator: GlobalOperator = step.operator
     store, files = passes.job.store, passes.upstream["files"]["kept"]
     columns = tuple(dict.fromkeys(["id", *operator.needs]))
@@ -250,11 +255,11 @@ def _run_operator(passes: Passes, step: Step, verdicts: tuple[Routed, ...]) -> t
     remembering: list[Remembering] = []
     for phase in operator.phases(passes.upstream["kept"], passes.memory):
         name = f"{step.name}/{phase.name}"
+        whole = tuple(tuple(outputs[one]) for one in phase.whole)
         if isinstance(phase, Fold):
             sizes = tuple(entry["rows"] for entry in files)
-            fold = FoldTask(store, passes.folder(name), phase.fold, tuple(outputs[phase.source]), sizes)
-            [record] = passes.run(name, [None], fold)
-            outputs[phase.name] = [row_file(passes.folder(name), part) for part in range(record["parts"])]
+            fold = FoldTask(store, passes.folder(name), phase.fold, whole, sizes)
+            outputs[phase.name] = [key for r in passes.run(name, phase.slices(outputs), fold) for key in r["tables"]]
             continue
         if phase.own and phase.own not in routed:
             back = f"{step.name}/{phase.own}-to-documents"
@@ -265,17 +270,21 @@ def _run_operator(passes: Passes, step: Step, verdicts: tuple[Routed, ...]) -> t
         mapped: dict[str, list[str]] = {}
         for source, function in phase.maps.items():
             pass_name = f"{name}-from-{source}"
-            given = tuple(tuple(outputs[one]) for one in phase.whole) if source == DOCUMENTS else ()
             own = routed[phase.own] if source == DOCUMENTS and phase.own else None
-            task = PhaseMap(store, passes.folder(pass_name), function, partitions, columns, verdicts, own, given)
+            task = PhaseMap(store, passes.folder(pass_name), function, partitions, columns, verdicts, own, whole)
             mapped[source] = passes.exchange(pass_name, outputs[source], task)
         reduce = PhaseReduce(store, passes.folder(name), phase.reduce, mapped, tuple(known))
         outputs[phase.name] = passes.exchange(name, list(range(partitions)), reduce)
         if phase.remember:
             keys = tuple(mapped.get(DOCUMENTS, ()))
             remembering.append(Remembering(step.name, phase, phase.partitions_in(passes.memory), keys))
+    told = [concatenate([read_table(store, key) for key in outputs[name]]) for name in operator.summarised]
+    try:
+        summary = operator.summary(*told)
+    except ValueError as error:
+        raise StageError(f"stage {passes.stage.name}: {step.name}: {error}") from error
     keys = passes.route(f"{step.name}/route", outputs[phase.name], VERDICT)
-    return Routed(step.name, keys, operator.measures), remembering
+    return Routed(step.name, keys, operator.measures), remembering, summary
 
 
 def _remember(passes: Passes, remembering: Sequence[Remembering], verdicts: tuple[Routed, ...]) -> dict[str, Any]:
@@ -382,20 +391,24 @@ def own_verdicts(store: Store, routed: Sequence[Routed], number: int) -> Iterato
 
 @dataclass(frozen=True)
 class FoldTask:
-    """A fold over the tables of a phase, read one at a time; what it yields is written one at a time."""
+    """One part of a fold over the tables of phases, read one at a time; what it yields is written one at a time."""
 
     store: Store
     folder: str
     fold: Callable[..., Iterator[pa.Table]]
-    tables: tuple[str, ...]
+    whole: tuple[tuple[str, ...], ...]
     sizes: tuple[int, ...]
 
-    def __call__(self, _number: int, _work: None) -> Record:
-        size = parts = 0
-        for parts, table in enumerate(self.fold(Tables(self.store, self.tables), self.sizes), 1):
-            write_table(self.store, row_file(self.folder, parts - 1), table)
+    def __call__(self, number: int, work: list[list[str]]) -> Record:
+        written: list[str] = []
+        size = 0
+        sources = [Tables(self.store, tuple(keys)) for keys in work]
+        whole = [concatenate([read_table(self.store, key) for key in keys]) for keys in self.whole]
+        for table in self.fold(*sources, *whole, self.sizes):
+            written.append(f"{self.folder}/{number:06d}-{len(written):06d}.arrow")
+            write_table(self.store, written[-1], table)
             size += table.nbytes
-        return {"parts": parts, "bytes": size, "peak_rss_bytes": peak_rss_bytes()}
+        return {"tables": written, "bytes": size, "peak_rss_bytes": peak_rss_bytes()}
 
 
 @dataclass(frozen=True)

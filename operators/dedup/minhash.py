@@ -110,7 +110,7 @@ class MinHashDedup(GlobalOperator):
         bands, hashes = self.banding
         size = rows * bands * BAND_BYTES
         banded = Phase("bands", {DOCUMENTS: self._bands}, _link, bytes=size, remember=_remember_bands)
-        connected = Fold("components", "bands", functools.partial(connect, memory=memory // 2))
+        connected = Fold("components", ("bands",), functools.partial(connect, memory=memory // 2))
         connected = replace(connected, bytes=min(PARENT_BYTES * rows, memory // 2) + rows // 8)
         known = Phase("published", {"components": published}, named, bytes=rows * ID_BYTES, remember=remember_ids)
         members: dict[str, Callable[..., pa.Table]] = {DOCUMENTS: _members, "published": functools.partial(by, "root")}
@@ -125,7 +125,7 @@ class MinHashDedup(GlobalOperator):
         return [
             replace(banded, reduce=groups),
             Phase("pairs", {DOCUMENTS: self._sketches}, compared, size, own="bands", remember=remember_sketches),
-            replace(connected, source="pairs"),
+            replace(connected, sources=("pairs",)),
             known,
             Phase("similar", maps, with_root, bytes=rows * PAIR_BYTES),
             replace(

@@ -244,7 +244,7 @@ def _texts_of(docs: pa.Table, name: str) -> pa.Array:
     return pc.fill_null(pa.concat_arrays([pa.array([], pa.string()), *column.chunks]), EVERY)
 
 
-def _keyed(rows: pa.Table) -> pa.Table:
+def _keyed(rows: pa.Table, _limits: pa.Table | None = None) -> pa.Table:
     """With all rows of a stratum in one partition."""
     return rows.append_column("key", pa.array(xxh3_64(rows["stratum"])))
 

@@ -38,7 +38,7 @@ class Letters(GlobalOperator):
     def phases(self, _rows: int, _memory: int = MEMORY) -> Sequence[Phase | Fold]:
         return [
             Phase("words", {DOCUMENTS: _words}, _shared, partitions=self.partitions),
-            Fold("total", "words", _total, bytes=100),
+            Fold("total", ("words",), _total, bytes=100),
             Phase("cuts", {DOCUMENTS: _cuts}, _only, bytes=1000, own="words", whole=("total", "words")),
         ]
 
