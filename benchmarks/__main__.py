@@ -35,6 +35,8 @@ def main() -> None:
         ("perplexity", [corpus]),
         ("pii", [corpus]),
         ("tokens", [corpus]),
+        ("ordering", [corpus]),
+        ("packing", [corpus]),
         ("storage", []),
     ):
         done = subprocess.run(

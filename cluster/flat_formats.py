@@ -34,8 +34,9 @@ class ShardError(ValueError):
 
 
 class Windows(Protocol):
-    """Sequences of one length that hold several documents. `pieces` has the columns sequence, start, end (in it),
-    document (row of the shard's table) and document_start, in the order of `tokens`; the rest is padding."""
+    """Sequences that hold several documents. `pieces` has the columns sequence, start, end (in it), document (row of
+    the shard's table) and document_start, in the order of `tokens`; the rest of a sequence is padding. `contexts` are
+    the places of the sequences in the order of the documents, before they were shuffled."""
 
     @property
     def tokens(self) -> NDArray[Any]: ...
@@ -43,6 +44,8 @@ class Windows(Protocol):
     def offsets(self) -> NDArray[np.int64]: ...
     @property
     def pieces(self) -> pa.Table: ...
+    @property
+    def contexts(self) -> NDArray[np.int64]: ...
 
 
 @dataclass(frozen=True)
@@ -82,9 +85,10 @@ def write_megatron(layout: Layout, stem: str) -> list[Path]:
         return [index]
     boundaries = Path(f"{stem}.boundaries.parquet")
     pieces = layout.windows.pieces
-    pieces = pieces.select(["sequence", "start", "end", "document_start"])
-    pieces = pieces.add_column(0, "id", layout.ids.take(layout.windows.pieces["document"])).combine_chunks()
-    pq.write_table(pieces, boundaries, compression="zstd", compression_level=3, write_page_checksum=True)
+    contexts = layout.windows.contexts[pieces["sequence"].to_numpy()]
+    rows = pieces.select(["sequence", "start", "end", "document_start"]).append_column("context", pa.array(contexts))
+    rows = rows.add_column(0, "id", layout.ids.take(pieces["document"])).combine_chunks()
+    pq.write_table(rows, boundaries, compression="zstd", compression_level=3, write_page_checksum=True)
     return [index, boundaries]
 
 

@@ -7,11 +7,14 @@ in either shows up. `verify_shard` is run on every shard when it has been writte
 from __future__ import annotations
 
 import gzip
+import hashlib
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
@@ -72,7 +75,7 @@ def verify_shard(folder: Path, record: ShardRecord) -> None:
         if (np.diff(offsets) <= 0).any() or offsets[0] != 0:
             raise ShardError(f"{record.path}: its index does not ascend from 0")
         counts, expected = [int(offsets[-1]), len(ids)], [record.tokens + record.padding] * 2
-        if record.format in ("megatron", "tokens_parquet"):  # the others' sidecars are about documents
+        if record.format in ("megatron", "tokens_parquet", "mds"):  # the others' sidecars are about documents
             counts.append(len(offsets) - 1)
             expected.append(record.sequences)
     if counts != expected:
@@ -87,6 +90,8 @@ def read_sequences(folder: Path, record: ShardRecord) -> Sequences:
         return _read_parquet(path)
     if record.format == "megatron":
         return _read_megatron(path)
+    if record.format == "mds":
+        return _read_mds(path)
     width = record.bytes // max(1, record.tokens + record.padding)
     if width not in (2, 4):
         raise ShardError(f"{record.path}: {width} bytes a token")
@@ -94,7 +99,7 @@ def read_sequences(folder: Path, record: ShardRecord) -> Sequences:
     if record.format == "datatrove":
         return Sequences(tokens, _read_datatrove_index(path, width, len(tokens)))
     if record.format == "olmo":
-        return Sequences(tokens, _read_olmo_index(path, len(tokens)))
+        return Sequences(tokens, _read_olmo_index(path, record))
     raise ShardError(f"{record.path}: {record.format} is no format of tokens")
 
 
@@ -131,6 +136,36 @@ def _read_megatron(path: Path) -> Sequences:
     return Sequences(tokens, offsets)
 
 
+def _read_mds(path: Path) -> Sequences:
+    """All samples; a copy. Checks the shard's entry for `index.json`, the sha1 in it too."""
+    data = np.memmap(path, np.uint8, "r").data
+    samples = int.from_bytes(data[:4], "little")
+    offsets = np.frombuffer(data, "<u4", samples + 1, 4).tolist()
+    config = orjson.loads(data[4 * (samples + 2) : offsets[0]])
+    file = {"basename": path.name, "bytes": len(data), "hashes": {"sha1": hashlib.sha1(data).hexdigest()}}
+    entry = config | {"raw_data": file, "samples": samples, "zip_data": None}
+    if orjson.loads(Path(f"{path}.index.json").read_bytes()) != {"version": 2, "shards": [entry]}:
+        raise ShardError(f"{path.name}: its entry for the index is not about it")
+    place = config["column_names"].index("tokens")
+    kind = np.dtype(config["column_encodings"][place].removeprefix("ndarray:")).newbyteorder("<")
+    sizes: list[int | None] = config["column_sizes"]
+    head = struct.Struct(f"<{sizes.count(None)}I")
+    arrays = []
+    for start in offsets[:-1]:
+        told = iter(head.unpack_from(data, start))
+        before = [next(told) if size is None else size for size in sizes[: place + 1]]
+        end = start + head.size + sum(before)
+        array = data[end - before[-1] : end]
+        axes, width = array[0] >> 2, 1 << (array[0] & 3)
+        length = int.from_bytes(array[1 : 1 + width], "little")
+        if axes != 1 or len(array) != 1 + width + length * kind.itemsize:
+            raise ShardError(f"{path.name}: a sample whose tokens are no array of {kind}")
+        arrays.append(array[1 + width :])
+    lengths = [len(array) // kind.itemsize for array in arrays]
+    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
+    return Sequences(np.frombuffer(b"".join(arrays), kind), offsets)
+
+
 def _read_datatrove_index(path: Path, width: int, tokens: int) -> NDArray[np.int64]:
     ends = np.fromfile(f"{path}.index", "<u8").astype(np.int64)
     head, total, _ = Path(f"{path}.metadata").read_text(encoding="utf-8").split("\n")
@@ -139,10 +174,10 @@ def _read_datatrove_index(path: Path, width: int, tokens: int) -> NDArray[np.int
     return np.concatenate([np.zeros(1, np.int64), ends])
 
 
-def _read_olmo_index(path: Path, tokens: int) -> NDArray[np.int64]:
+def _read_olmo_index(path: Path, record: ShardRecord) -> NDArray[np.int64]:
     with gzip.open(path.with_suffix(".csv.gz"), "rt", encoding="utf-8", newline="\n") as file:
         spans = np.array([line.split(",", 2)[:2] for line in file], np.int64).reshape(-1, 2)
-    if not np.array_equal(spans[1:, 0], spans[:-1, 1]):
-        raise ShardError(f"{path.name}: its .csv.gz leaves tokens between documents")
-    ends = np.union1d(spans[:, 1], [tokens])  # padding at the end belongs to no document
-    return np.concatenate([spans[:1, 0], ends])
+    starts, ends = spans.T
+    if (starts[1:] < ends[:-1]).any() or int((ends - starts).sum()) != record.tokens:
+        raise ShardError(f"{path.name}: its .csv.gz has documents of other than {record.tokens} tokens")
+    return np.union1d(spans, [0, record.tokens + record.padding])  # padding, wherever it is, belongs to no document

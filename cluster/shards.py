@@ -24,13 +24,16 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from cluster.flat_formats import FLAT_FORMATS, Layout, ShardError, Windows
+from cluster.mds import write_mds
 from cluster.shard_reader import ShardRecord, Sidecar, verify_shard
 from cluster.tables import file_sha256
 
 TEXT_FORMAT = "parquet"
 TOKENS_FORMAT = "tokens_parquet"
+MDS_FORMAT = "mds"
 GROUP_BYTES = 64 << 20
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+NUMBER = re.compile(r"-\d{5,}(-\d{2,})?$")  # of a shard in its split
 
 
 def write_shard(
@@ -41,7 +44,8 @@ def write_shard(
     tokenizer: Mapping[str, Any] | None,
     windows: Windows | None = None,
 ) -> list[ShardRecord]:
-    """Write `docs`, in their order, below `folder` as `<format>/<name>-<sha12>.<ext>`; one record a format.
+    """Write `docs`, in their order, below `folder` as `<format>/<name>-<sha12>.<ext>`; one record a format. A reader of
+    mds opens a folder, so there a split has its own.
 
     `docs` has the columns id, text, input_ids and whatever else goes into the Parquet; `tokenizer` is what
     Tokenizer.describe says; `name` is `<split>-<number>`. With `windows` the token formats hold its sequences in
@@ -51,7 +55,7 @@ def write_shard(
     """
     if not NAME.fullmatch(name):
         raise ShardError(f"not a name of a shard: {name!r}")
-    if unknown := set(formats) - {TEXT_FORMAT, TOKENS_FORMAT, *FLAT_FORMATS}:
+    if unknown := set(formats) - {TEXT_FORMAT, TOKENS_FORMAT, MDS_FORMAT, *FLAT_FORMATS}:
         raise ShardError(f"formats: unknown {sorted(unknown)}")
     if docs.num_rows == 0:
         return []
@@ -68,7 +72,7 @@ def write_shard(
     layout = Layout(name, str(tokenizer["dtype"]), offsets, docs["id"], windows, tokenizer)
     _check_documents(docs, lengths, layout)
     if windows is not None:
-        _check_windows(layout, windows, docs.num_rows)
+        _check_windows(layout, windows, lengths)
     count = {"documents": docs.num_rows, "tokens": total, "padding": int(offsets[-1]) - total}
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".shard-") as made:
@@ -79,6 +83,10 @@ def write_shard(
         if TOKENS_FORMAT in formats:
             tokens = _write_parquet(work / TOKENS_FORMAT, _token_groups(docs, layout))
             records.append(_publish(folder, TOKENS_FORMAT, name, [tokens], count))
+        if MDS_FORMAT in formats:
+            (work / MDS_FORMAT).mkdir()
+            samples = write_mds(work / MDS_FORMAT, name, len(offsets) - 1, _samples(_token_groups(docs, layout)))
+            records.append(_publish(folder, MDS_FORMAT, None, samples, count, NUMBER.sub("", name)))
         flat = [f for f in FLAT_FORMATS if f in formats]
         if flat:
             payload = work / "payload"
@@ -113,7 +121,8 @@ def _write_payload(path: Path, docs: pa.Table, lengths: NDArray[np.int64], layou
             data = np.ascontiguousarray(ids, np.dtype(layout.dtype).newbyteorder("<")).view(np.uint8).data
             file.write(data)
             seen.update(data)
-    for part in (layout.offsets, *layout.stretches):
+    contexts = () if layout.windows is None else (layout.windows.contexts,)
+    for part in (layout.offsets, *layout.stretches, *contexts):
         seen.update(part.astype("<i8").tobytes())
     seen.update("\0".join(layout.ids.to_pylist()).encode())
     return seen.hexdigest()
@@ -140,14 +149,34 @@ def _check_documents(docs: pa.Table, lengths: NDArray[np.int64], layout: Layout)
             raise ShardError(f"{layout.name}: a document must end with token {eos} and have it nowhere else")
 
 
-def _check_windows(layout: Layout, windows: Windows, documents: int) -> None:
-    """The windows hold ids of the tokenizer and the end of each document once, padding apart, or ShardError."""
+def _check_windows(layout: Layout, windows: Windows, lengths: NDArray[np.int64]) -> None:
+    """Every token of a document lies in one window, every window has some, with padding at its end alone, and documents
+    end where the pieces say; or ShardError."""
     tokens, eos, pad = windows.tokens, int(layout.tokenizer["eos_id"]), int(layout.tokenizer["pad_id"])
-    starts, stops, _ = layout.stretches
-    padding = len(tokens) - int((stops - starts).sum())
+    pieces, sizes = windows.pieces, np.diff(layout.offsets)
+    starts, stops, documents = layout.stretches
+    first, size = pieces["document_start"].to_numpy(), stops - starts
+    padding = len(tokens) - int(size.sum())
     ends = int(np.count_nonzero(tokens == eos)) - (padding if pad == eos else 0)
-    if ends != documents or len(tokens) != layout.offsets[-1]:
-        raise ShardError(f"{layout.name}: windows of {ends} documents and {len(tokens)} tokens, expected {documents}")
+    if ends != len(lengths) or len(tokens) != layout.offsets[-1]:
+        raise ShardError(f"{layout.name}: windows of {ends} documents and {len(tokens)} tokens, not {len(lengths)}")
+    last = first + size
+    places = np.cumsum(lengths)[documents] - lengths[documents] + first  # in all documents end to end
+    order = np.argsort(places)
+    sequence, before = pieces["sequence"].to_numpy(), np.cumsum(size) - size
+    used = np.bincount(sequence, size, minlength=len(sizes))
+    if not (
+        len(windows.contexts) == len(sizes) == len(used)
+        and (np.diff(sequence) >= 0).all()
+        and np.array_equal(pieces["start"].to_numpy(), before - before[np.searchsorted(sequence, sequence)])
+        and (used > 0).all()
+        and (used <= sizes).all()
+        and (last <= lengths[documents]).all()
+        and np.array_equal(places[order], np.cumsum(size[order]) - size[order])
+        and int(size.sum()) == int(lengths.sum())
+        and np.array_equal(tokens[stops - 1] == eos, last == lengths[documents])
+    ):
+        raise ShardError(f"{layout.name}: the windows' pieces do not make up its documents")
     _check_range(tokens, layout)
 
 
@@ -186,10 +215,18 @@ def _token_groups(docs: pa.Table, layout: Layout) -> Iterator[pa.Table]:
             "tokens": pa.array(used.astype(np.int64)),  # the rest is padding
             "documents": pa.LargeListArray.from_arrays(rows, layout.ids.take(pieces["document"]).combine_chunks()),
             "starts": pa.LargeListArray.from_arrays(rows, pieces["start"].combine_chunks()),
+            "context": pa.array(layout.windows.contexts),
         }
     )
     for group in _groups(table, size * 4):
         yield group.set_column(1, "input_ids", group["input_ids"].cast(pa.list_(values)))
+
+
+def _samples(groups: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    """The same with the ids named `tokens`, as those who train from mds expect, and their number `length`."""
+    names = {"input_ids": "tokens", "tokens": "length"}
+    for group in groups:
+        yield group.rename_columns([names.get(name, name) for name in group.column_names])
 
 
 def _groups(table: pa.Table, sizes: NDArray[np.int64]) -> Iterator[pa.Table]:
@@ -215,15 +252,19 @@ def _write_parquet(path: Path, groups: Iterator[pa.Table]) -> Path:
     return path
 
 
-def _publish(folder: Path, kind: str, name: str | None, files: list[Path], count: dict[str, int]) -> ShardRecord:
-    """Move a payload and its sidecars to `folder/kind`, sidecars first. With `name`, named by the payload's hash."""
-    (folder / kind).mkdir(exist_ok=True)
+def _publish(
+    folder: Path, kind: str, name: str | None, files: list[Path], count: dict[str, int], below: str = ""
+) -> ShardRecord:
+    """Move a payload and its sidecars to `folder/kind/below`, sidecars first. With `name`, named by the payload's
+    hash."""
+    place = Path(kind, below)
+    (folder / place).mkdir(parents=True, exist_ok=True)
     described: list[Sidecar] = []
     for file in reversed(files):
         sha256 = file_sha256(file)
-        target = file.name if name is None else f"{name}-{sha256[:12]}.parquet"
-        described.append(Sidecar(f"{kind}/{target}", sha256, file.stat().st_size))
-        os.replace(file, folder / kind / target)
+        target = place / (file.name if name is None else f"{name}-{sha256[:12]}.parquet")
+        described.append(Sidecar(target.as_posix(), sha256, file.stat().st_size))
+        os.replace(file, folder / target)
     payload = described.pop()
     return ShardRecord(kind, payload.path, payload.sha256, payload.bytes, **count, sidecars=tuple(described[::-1]))
 

@@ -109,12 +109,13 @@ def run_units(
     label: str,
     on_done: Callable[[Record], None] = lambda _: None,
     basis: str = "",
+    gpus: float = 0,
 ) -> list[Record]:
     """Do `works` (JSON-able, one a unit) with `task`; the records in unit order. `label` names it in Ray's dashboard.
 
     `basis` identifies what the works refer to without containing it. Records of other work or another basis, left
     by a run over other units, do not count. `on_done` is called with each record as it comes, those of an earlier run
-    first. Raises UnitFailed.
+    first. Each unit is given `gpus` GPUs to itself. Raises UnitFailed.
     """
     records: dict[int, Record] = {}
     done = [stored.key for stored in store.list(f"{folder}/_done")]
@@ -129,13 +130,13 @@ def run_units(
     missing = [n for n in range(len(works)) if n not in records]
     if missing:
         runner = _Runner(store, folder, secrets.token_hex(4), task, basis)
-        for number, record in _on_ray(missing, works, runner, label):
+        for number, record in _on_ray(missing, works, runner, label, gpus):
             records[number] = record
             on_done(record)
     return [records[n] for n in range(len(works))]
 
 
-def _on_ray(missing: list[int], works: Sequence[Any], runner: _Runner, label: str) -> Any:
+def _on_ray(missing: list[int], works: Sequence[Any], runner: _Runner, label: str, gpus: float) -> Any:
     import ray.data
     from ray.data.exceptions import ExecutionTimeoutError
     from ray.exceptions import RayError
@@ -146,7 +147,9 @@ def _on_ray(missing: list[int], works: Sequence[Any], runner: _Runner, label: st
     unit.__name__ = unit.__qualname__ = label
     rows = [{"number": n, "work": orjson.dumps(works[n])} for n in missing]
     dataset = ray.data.from_items(rows, override_num_blocks=len(rows))
-    dataset = dataset.map_batches(unit, batch_size=1, batch_format="pyarrow", zero_copy_batch=True)
+    dataset = dataset.map_batches(
+        unit, batch_size=1, batch_format="pyarrow", zero_copy_batch=True, **({"num_gpus": gpus} if gpus else {})
+    )
     dataset.set_name(label.split("[")[0])
     try:
         for row in dataset.iter_rows():

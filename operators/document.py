@@ -78,6 +78,11 @@ class Operator:
         return ()
 
     @property
+    def gpu(self) -> bool:
+        """Whether it works faster with a GPU to itself."""
+        return False
+
+    @property
     def measures(self) -> tuple[str, ...]:
         """Numeric columns among those added whose distribution, over all rows given, goes into manifest and report."""
         return ()

@@ -25,6 +25,7 @@ def text_workflow(**params: Any) -> TokenStage:
     """Its last stage; `params` are what a recipe would say of operators beyond that they are on."""
     needed = {
         "decontaminate": {"sets": {"exam": str(ITEMS)}},
+        "embed": {"model": "minilm"},
         "only_ids": {"files": [str(IDS)]},
         "perplexity": {"models": {"*": str(MODEL)}},
         "quality": {"model": LID_176.path, "label": "en"},

@@ -16,6 +16,7 @@ import orjson
 
 from cluster import commit
 from cluster.commit import LogEntry
+from cluster.session import gpus
 from cluster.storage import Missing, StorageError, Store, check_writable, open_store
 from operators.limit import Limit
 from workflows.corpus import committed_build, newest_build, save_build, save_listing
@@ -226,6 +227,9 @@ def build(prepared: Prepared, force: str | None = None, publish: bool = True) ->
     """
     job, store = prepared.job, prepared.store
     started = time.perf_counter()
+    wanted = prepared.recipe.workers.gpus
+    if wanted and wanted > (found := gpus()):
+        raise RecipeError(f"workers.gpus: a process would wait for {wanted:g} for ever: the cluster has {found:g}")
     manifests = run_stages(prepared.stage, job, force)
     manifest = _build_manifest(prepared, manifests, time.perf_counter() - started)
     result = summary(manifest)
@@ -321,7 +325,7 @@ def _build_manifest(prepared: Prepared, manifests: Sequence[Manifest], seconds: 
         "stages": list(manifests),
         "documents": last["kept"],
         **{key: last.get(key) for key in ("tokens", "padding", "tokenizer", "splits")},
-        "shards": last.get("shards", []),
+        **{key: last.get(key, []) for key in ("shards", "indexes", "plans")},
     }
 
 

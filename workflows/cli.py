@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import orjson
@@ -33,7 +34,7 @@ RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="a recipe, as
 Out = Annotated[str, typer.Argument(metavar="OUT", help="the recipe's output: a corpus")]
 Json = Annotated[bool, typer.Option("--json", help="one JSON object on standard output")]
 BuildName = Annotated[str | None, typer.Option("--build", help="a build id; default: the build committed last")]
-INIT_WORKFLOWS = ("text",)
+INIT_WORKFLOWS = ("order", "text")
 TOP_REASONS = 3  # of dropped documents, told after a build
 SHOWN_IDS = 5  # of those that `retract` did not find
 
@@ -169,6 +170,65 @@ def build(
     if json:
         return _print_json(result)
     return _print_result(result, prepared.store)
+
+
+@app.command()
+def order(  # noqa: PLR0913
+    inputs: Annotated[
+        list[str], typer.Argument(metavar="INPUT...", help="Parquet, JSONL or text: files, folders, globs")
+    ],
+    output: Annotated[str, typer.Option("--output", "-o", help="a folder, or s3://bucket/path")],
+    method: Annotated[str, typer.Option(help="greedy_edge, icp, random or by_field")] = "greedy_edge",
+    field: Annotated[str | None, typer.Option(help="the column to order by, of by_field")] = None,
+    descending: Annotated[bool, typer.Option("--descending", help="the largest first, of by_field")] = False,
+    column: Annotated[str | None, typer.Option(help="a column of embeddings; default: the words of the texts")] = None,
+    neighbours: Annotated[int | None, typer.Option(help="of each document; default: 10")] = None,
+    text: Annotated[str | None, typer.Option(help="the column of texts; default: text")] = None,
+    no_text: Annotated[bool, typer.Option("--no-text", help="there are embeddings only")] = False,
+    id_column: Annotated[str | None, typer.Option("--id", help="the column of ids; default: id")] = None,
+    tokenizer: Annotated[
+        str | None, typer.Option(help="train:bpe, hf:tokenizer.json, …: token shards; default: Parquet in order")
+    ] = None,
+    mode: Annotated[
+        str | None, typer.Option(help="concat_chunk, best_fit, icp_fit or decompose; default: icp_fit")
+    ] = None,
+    seq_len: Annotated[int | None, typer.Option(help="tokens of a context; default: 2048")] = None,
+    formats: Annotated[str, typer.Option(help="of token shards, with commas")] = "megatron,parquet",
+    address: Annotated[str | None, typer.Option(help="of a Ray cluster; default: Ray on this machine")] = None,
+    show_recipe: Annotated[bool, typer.Option("--show-recipe", help="print the recipe that this is, and stop")] = False,
+    json: Json = False,
+) -> None:
+    """Put related documents next to each other (In-Context Pretraining) and pack them into contexts, nothing else."""
+    from workflows.order import recipe_of
+    from workflows.recipe import RecipeError, write_recipe
+
+    if no_text and (text or tokenizer or (column is None and method in ("greedy_edge", "icp"))):
+        raise RecipeError("--no-text: without texts there must be a --column of embeddings and no --tokenizer")
+    if tokenizer is None and (mode or seq_len):
+        raise RecipeError("--mode, --seq-len: contexts are made of tokens: name a --tokenizer")
+    recipe = recipe_of(
+        inputs,
+        output,
+        columns={"text": False if no_text else text, "id": id_column},
+        order={
+            "method": method,
+            "field": field,
+            "descending": descending or None,
+            "column": column,
+            "neighbours": neighbours,
+        },
+        tokenizer=tokenizer,
+        pack={"mode": mode, "seq_len": seq_len},
+        formats=formats.split(","),
+    )
+    if show_recipe:
+        write_recipe(recipe, sys.stdout)
+        return
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "order.yaml")
+        with path.open("w", encoding="utf-8") as file:
+            write_recipe(recipe, file)
+        build(path, address=address, json=json)
 
 
 @app.command()

@@ -71,7 +71,8 @@ def _files(manifest: Manifest) -> list[Any]:
 def shard_record(shard: Mapping[str, Any]) -> ShardRecord:
     """A shard as a build's manifest names it, for those who read shards."""
     sidecars = tuple(Sidecar(**sidecar) for sidecar in shard["sidecars"])
-    return ShardRecord(**{k: v for k, v in shard.items() if k not in ("split", "sidecars")}, sidecars=sidecars)
+    known = ShardRecord.__dataclass_fields__.keys() - {"sidecars"}
+    return ShardRecord(**{key: value for key, value in shard.items() if key in known}, sidecars=sidecars)
 
 
 def committed_build(store: Store, build: str, digest: str) -> Manifest:

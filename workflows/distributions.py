@@ -39,6 +39,28 @@ class Distribution(NamedTuple):
     logarithmic: bool
 
 
+class Bin(NamedTuple):
+    label: str
+    before: int
+    after: int
+
+
+class Comparison(NamedTuple):
+    """Two sets of counts in the same bins: early and late in the build, say."""
+
+    title: str
+    before: str
+    after: str
+    bins: list[Bin]
+    ticks: dict[int, str]  # by position, from 0 at the left edge to len(bins) at the right
+    note: str = ""
+    of: str = "documents"
+
+    @property
+    def totals(self) -> tuple[int, int]:
+        return sum(b.before for b in self.bins), sum(b.after for b in self.bins)
+
+
 def distributions(stages: Sequence[Mapping[str, Any]]) -> Iterator[Distribution]:
     """One picture for each number that operators measured, in the order of the build; those of one operator begin with
     what most documents have."""

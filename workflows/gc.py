@@ -22,9 +22,10 @@ from pydantic import ValidationError
 
 from cluster import commit
 from cluster.commit import LogEntry
+from cluster.mds import index_beside, put_index
 from cluster.storage import StorageError, Store, Stored
 from cluster.units import READERS
-from workflows.corpus import committed_build, in_force, manifest_key
+from workflows.corpus import committed_build, in_force, manifest_key, visible_builds
 from workflows.recipe import RecipeError
 from workflows.stage import FREED, USED, Manifest, stage_files
 from workflows.verify import commit_numbers
@@ -139,6 +140,7 @@ def gc(
     if not dry_run:
         while (head := commit.head(store)) is not None and head.number != planned.head:
             planned = plan(store, grace, keep, stages)  # somebody committed meanwhile
+        _restore_indexes(store, head, planned.before)
         gone = execute(store, planned)
         swept = store.sweep(planned.before)
     return {"dry_run": dry_run, "deleted": planned.told(gone), "interrupted_writes": swept}
@@ -168,6 +170,16 @@ def plan(store: Store, grace: float, keep: int | None = None, stages: bool = Fal
         loose += [s for s in artefacts if s.key.split("/")[1].encode() not in mentioned]
     garbage = [one for one in garbage if one.proofs or one.data]
     return Plan(before, len(log), oldest, alive, garbage, loose)
+
+
+def _restore_indexes(store: Store, head: LogEntry | None, before: float) -> None:
+    """Where a retraction was killed, an `index.json` names shards that were never committed, and that go now."""
+    for manifest in visible_builds(store, head):
+        for path in (index["path"] for index in manifest.get("indexes", [])):
+            copy = index_beside(path)
+            beside = store.list(path.rpartition("/")[0])
+            if not any(stored.key == copy and stored.modified >= before for stored in beside):
+                put_index(store, path)
 
 
 def execute(store: Store, planned: Plan) -> list[Stored]:
@@ -250,7 +262,10 @@ def live(store: Store, log: Sequence[LogEntry], oldest: int = 1) -> Live:
 
 def _shard_files(manifest: Manifest) -> set[str]:
     """Of a build, or of a stage that ends one."""
-    return {file["path"] for shard in manifest.get("shards", []) for file in (shard, *shard["sidecars"])}
+    files = [file for shard in manifest.get("shards", []) for file in (shard, *shard["sidecars"])]
+    indexes = manifest.get("indexes", [])
+    copies = {index_beside(index["path"]) for index in indexes}
+    return copies | {file["path"] for file in (*files, *indexes, *manifest.get("plans", []))}
 
 
 def units_of(listing: Iterable[Stored], before: float) -> dict[str, Unit]:

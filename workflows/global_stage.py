@@ -105,19 +105,20 @@ class Passes:
     def folder(self, name: str) -> str:
         return f"{folder_of(self.stage, self.job)}/exchange/{name}"
 
-    def run(self, name: str, works: Sequence[Any], task: Task) -> list[Record]:
+    def run(self, name: str, works: Sequence[Any], task: Task, gpu: bool = False) -> list[Record]:
         """Names of passes begin with the operator's, if it is one's."""
         store, progress = self.job.store, self.job.progress
         progress.started(self.stage.name, name, len(works))
         label = f"{self.stage.name}[{name}]"
         basis = f"{basis_of(self.upstream)}/{self.memory}"  # which decides how rows are partitioned
-        done = run_units(store, self.folder(name), works, task, label, progress.unit, basis)
+        gpus = self.job.recipe.workers.gpus if gpu else 0
+        done = run_units(store, self.folder(name), works, task, label, progress.unit, basis, gpus)
         self.records.extend(record | {"pass": name, "operator": name.partition("/")[0]} for record in done)
         return done
 
-    def exchange(self, name: str, works: Sequence[Any], task: Task) -> list[str]:
+    def exchange(self, name: str, works: Sequence[Any], task: Task, gpu: bool = False) -> list[str]:
         """The same for a task that writes one file of rows for each work: those files."""
-        self.run(name, works, task)
+        self.run(name, works, task, gpu)
         return [row_file(self.folder(name), number) for number in range(len(works))]
 
     def route(self, name: str, tables: Sequence[str], schema: pa.Schema) -> tuple[str, ...]:
@@ -257,6 +258,11 @@ def _run_operator(
         name = f"{step.name}/{phase.name}"
         whole = tuple(tuple(outputs[one]) for one in phase.whole)
         if isinstance(phase, Fold):
+            if phase.bytes > passes.memory:
+                raise StageError(
+                    f"stage {passes.stage.name}: {name} holds about {phase.bytes / 1e9:.1f} GB in one process, and "
+                    f"workers.memory_bytes is {passes.memory}: raise it, or have the operator divide its work"
+                )
             sizes = tuple(entry["rows"] for entry in files)
             fold = FoldTask(store, passes.folder(name), phase.fold, whole, sizes)
             outputs[phase.name] = [key for r in passes.run(name, phase.slices(outputs), fold) for key in r["tables"]]
@@ -274,7 +280,7 @@ def _run_operator(
             task = PhaseMap(store, passes.folder(pass_name), function, partitions, columns, verdicts, own, whole)
             mapped[source] = passes.exchange(pass_name, outputs[source], task)
         reduce = PhaseReduce(store, passes.folder(name), phase.reduce, mapped, tuple(known))
-        outputs[phase.name] = passes.exchange(name, list(range(partitions)), reduce)
+        outputs[phase.name] = passes.exchange(name, list(range(partitions)), reduce, phase.gpu)
         if phase.remember:
             keys = tuple(mapped.get(DOCUMENTS, ()))
             remembering.append(Remembering(step.name, phase, phase.partitions_in(passes.memory), keys))

@@ -47,12 +47,14 @@ def run_map_stage(stage: Stage, job: Job, upstream: Manifest | None) -> Manifest
     label = f"{stage.name}[{'+'.join(step.name for step in stage.steps)}]"
     job.progress.started(stage.name, "", len(works))
     histograms = Histograms(job.progress)
-    records = run_units(job.store, folder, works, task, label, histograms.unit, basis_of(upstream))
+    gpus = job.recipe.workers.gpus if any(step.operator.gpu for step in stage.steps) else 0
+    records = run_units(job.store, folder, works, task, label, histograms.unit, basis_of(upstream), gpus)
     return summarise(stage, job, upstream, records, time.perf_counter() - started, histograms)
 
 
 def _fields(job: Job) -> Fields:
-    return Fields(**job.recipe.fields.model_dump(exclude_none=True))
+    named = job.recipe.fields.model_dump(exclude_none=True)
+    return Fields(**named | ({"text": None} if named.get("text") is False else {}))
 
 
 def plan_reading(stage: Stage, job: Job, folder: str) -> list[Any]:

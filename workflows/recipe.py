@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Any, Literal, TypeVar, cast, get_args
+from typing import Annotated, Any, Literal, TextIO, TypeVar, cast, get_args
 
 import orjson
 import pydantic
@@ -26,6 +26,7 @@ from operators.apply import Step
 from workflows.refused import secret_key, secret_value, unsafe_setting
 
 MAX_RECIPE_BYTES = 1 << 20
+MOST_MDS_TOKENS = 500_000_000  # of a shard, with their ids
 MAX_DEPTH = 32  # of lists and mappings in each other
 MAX_SHOWN = 100  # characters of a wrong value
 MISSING = ("missing", "missing_argument", "missing_keyword_only_argument")
@@ -39,7 +40,7 @@ YAML_NAMES = {  # what users call what pydantic calls arrays, tuples, objects an
 }
 M = TypeVar("M", bound=BaseModel)
 Place = tuple[str | int, ...]  # of a value: the keys and list numbers that lead to it
-WORKFLOWS = ("text",)  # each a module of this package with a function of its name
+WORKFLOWS = ("order", "text")  # each a module of this package with a function of its name
 
 
 class RecipeError(ValueError):
@@ -64,13 +65,13 @@ class Input(Checked):
 class FieldNames(Checked):
     """The user's column names in tabular input; unnamed ones are looked for under their usual names."""
 
-    text: str | None = None
+    text: str | Literal[False] | None = None  # false: Parquet without text, ready embeddings for instance
     id: str | None = None
     url: str | None = None
     date: str | None = None
 
 
-Format = Literal["megatron", "datatrove", "olmo", "tokens_parquet", "parquet"]
+Format = Literal["megatron", "datatrove", "olmo", "mds", "tokens_parquet", "parquet"]
 
 
 class Shards(Checked):
@@ -79,6 +80,14 @@ class Shards(Checked):
     formats: Annotated[list[Format], Field(min_length=1)] = ["megatron", "parquet"]
     tokens_per_shard: Annotated[int, Field(ge=1000)] = 100_000_000
 
+    @pydantic.model_validator(mode="after")
+    def _mds_shards_end_at_4_gib(self) -> Shards:
+        if "mds" in self.formats and self.tokens_per_shard > MOST_MDS_TOKENS:
+            raise ValueError(
+                f"tokens_per_shard: {self.tokens_per_shard} of mds, which ends at 4 GiB: 500,000,000 at most"
+            )
+        return self
+
 
 class Workers(Checked):
     """Placement: changes how long a build takes and what memory it needs, never its result."""
@@ -86,6 +95,7 @@ class Workers(Checked):
     cpus: Annotated[int, Field(ge=1)] | None = None
     unit_bytes: Annotated[int, Field(ge=1 << 10)] | None = None  # of input a unit; default: by size and CPUs
     memory_bytes: Annotated[int, Field(ge=1 << 26)] | None = None  # of rows that a deduplicating process holds; 2 GiB
+    gpus: Annotated[float, Field(ge=0, le=64)] = 0  # for each process of an operator that can use one
 
 
 class Gates(Checked):
@@ -225,6 +235,11 @@ def load_recipe(path: str | Path) -> tuple[Recipe, Located]:
         raise RecipeError(unsafe)
     plain, located = load_yaml(path)
     return checked(Recipe, plain, located), located
+
+
+def write_recipe(recipe: Mapping[str, Any], file: TextIO) -> None:
+    """Write a recipe as YAML."""
+    YAML().dump(recipe, file)
 
 
 def load_yaml(path: str | Path) -> tuple[dict[str, Any], Located]:
@@ -376,9 +391,14 @@ def _shown(value: object) -> str:
 
 def _part(model: Any, keys: list[str | int]) -> type:
     """The model that says which keys may stand below `keys`."""
+    annotation = model
     for key in keys:
         fields = getattr(model, "__pydantic_fields__", {})
-        model = next(_models(fields[key].annotation), model) if key in fields else model
+        if key in fields:
+            annotation = fields[key].annotation
+            model = next(_models(annotation), model)
+        else:  # the tag of one member of a union
+            model = next((one for one in _models(annotation) if key == f"class {one.__name__}"), model)
     found: type = model
     return found
 

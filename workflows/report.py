@@ -22,7 +22,9 @@ import ruamel.yaml
 from markupsafe import Markup, escape
 
 from operators.histogram import bin_end, cumulative
-from workflows.distributions import distributions
+from operators.ordering.order import SIMILARITY
+from workflows.contexts import orderings, packings
+from workflows.distributions import Bin, Comparison, distributions
 from workflows.profile import NAMED, OTHER, SCORE_BINS
 
 Json = Mapping[str, Any]
@@ -35,6 +37,7 @@ REASONS_OPEN = 40  # rows of the drop table before the rest is folded away
 SAMPLES_EACH = 20
 SAMPLES_SHOWN = 600  # over all reasons: fewer of each when there are more than 30
 NAMES_SHOWN = 20
+TOLD_SHOWN = 12  # values that an operator sums up
 SPARK_BINS = 24
 
 # Control characters, halves of surrogate pairs, and those that turn the direction of the text that follows.
@@ -49,6 +52,7 @@ class Step(NamedTuple):
     before: int
     dropped: int
     notes: list[str]  # of the stage
+    told: dict[str, str]  # what the operator sums up
 
 
 class Spread(NamedTuple):
@@ -74,27 +78,6 @@ class Quarantined(NamedTuple):
     reason: str
     rows: int
     examples: Sequence[Json]
-
-
-class Bin(NamedTuple):
-    label: str
-    before: int
-    after: int
-
-
-class Comparison(NamedTuple):
-    """The same counts early and late in the build."""
-
-    title: str
-    before: str
-    after: str
-    bins: list[Bin]
-    ticks: dict[int, str]  # by position, from 0 at the left edge to len(bins) at the right
-    note: str = ""
-
-    @property
-    def totals(self) -> tuple[int, int]:
-        return sum(b.before for b in self.bins), sum(b.after for b in self.bins)
 
 
 class Work(NamedTuple):
@@ -143,10 +126,12 @@ def render(
         reasons=reasons,
         reasons_open=REASONS_OPEN,
         has_text=any(row.get("text") is not None for reason in reasons for row in reason.samples),
-        distributions=list(distributions(stages)),
+        distributions=[one for one in distributions(stages) if one.name != SIMILARITY],  # drawn with the order
         distributions_open=DISTRIBUTIONS_OPEN,
         charts=[*_lengths(stages), *_scores(stages)],
         names=[one for key in NAMED for one in _names(stages, key, _sentence(key))],
+        orders=list(orderings(stages)),
+        packings=list(packings(stages)),
         quarantined=list(_quarantined(stages, quarantined)),
         work=list(_work(stages)),
         laws=[law for stage in stages for law in _laws(stage)],
@@ -264,7 +249,20 @@ def _steps(stages: Sequence[Json]) -> Iterator[Step]:
         parts = ((stage.get("created"), "created by splitting"), (stage.get("quarantined"), "quarantined"))
         notes = [f"{count(n)} {what}" for n, what in parts if n]
         for step in steps:
-            yield Step(stage.get("name", ""), step.get("name", ""), step.get("rows_in") or 0, _dropped(step), notes)
+            rows, told = step.get("rows_in") or 0, _told(step.get("summary") or {})
+            yield Step(stage.get("name", ""), step.get("name", ""), rows, _dropped(step), notes, told)
+
+
+def _told(summary: Json) -> dict[str, str]:
+    """What an operator sums up in single values."""
+    write: dict[type, Callable[[Any], str]] = {
+        int: count,
+        float: number,
+        str: str,
+        bool: lambda x: "yes" if x else "no",
+    }
+    simple = [(key, value) for key, value in summary.items() if type(value) in write]
+    return {_sentence(key): write[type(value)](value) for key, value in simple[:TOLD_SHOWN]}
 
 
 def _reasons(stages: Sequence[Json], samples: Mapping[str, Sequence[Json]]) -> list[Reason]:

@@ -25,6 +25,7 @@ from cluster import commit
 from cluster.artefacts import keep, on_disk
 from cluster.commit import LogEntry
 from cluster.flat_formats import ShardError
+from cluster.mds import write_indexes
 from cluster.shard_reader import read_sequences, verify_shard
 from cluster.shards import TEXT_FORMAT
 from cluster.storage import Store
@@ -32,13 +33,14 @@ from cluster.tables import Entry, TableWriter, read_entry
 from operators.apply import Step, apply
 from operators.document import Pinned, identity, loaded
 from operators.retracted import IdFile, Ids, Retracted
-from operators.tokens.pack import Pack
+from operators.tokens.pack import Pack, unpacked
 from workflows import profile
 from workflows.corpus import committed_build, save_build, shard_record
 from workflows.map_stage import explained
 from workflows.recipe import RecipeError
+from workflows.shard_task import SAMPLED, ShardWriter, Written, links_of
 from workflows.stage import Manifest, Stage, StageError, TokenStage, add_counts, check_conservation
-from workflows.token_stage import ShardWriter
+from workflows.training_plan import write_plan
 
 STEP = "retract"  # the operator with which a build's last stage ends when documents were taken out of it
 RETRACTED_FROM = "retracted_from"  # in its manifest: the sha256 of those it was made from, the oldest first
@@ -149,7 +151,10 @@ class _Removal:
         self.shards: dict[str, list[dict[str, Any]]] = {}  # its records, one a format, by the name of a shard
         for record in manifest["shards"]:
             self.shards.setdefault(_name(record["path"]), []).append(record)
-        self.gone: Counter[str] = Counter(tokens=0, padding=0)
+        self.gone: Counter[str] = Counter(tokens=0)
+        self.contexts = self.stage["contexts"]
+        self.before: list[Written] = []  # of the shards that are written again
+        self.after: list[Written] = []
         self.splits: dict[str, Counter[str]] = {split: Counter(told) for split, told in manifest["splits"].items()}
         self.profiles: list[profile.Profile] = []
         self.drop_profiles: list[profile.Profile] = []
@@ -181,26 +186,26 @@ class _Removal:
     def _shard(self, path: str, losing: int, kept: TableWriter, dropped: TableWriter) -> None:
         name = _name(path)
         split = self.shards[name][0]["split"]
-        docs, padding = self._documents(self.shards[name])
+        docs = self._documents(self.shards[name])
         result = apply((self.step,), docs)
         del docs  # of a large shard, one copy is enough
         if result.dropped.num_rows != losing:
             raise StageError(f"{path}: has {result.dropped.num_rows} of {losing} documents that are listed in it")
-        written: list[dict[str, Any]] = []
-        if result.kept.num_rows:
-            number = name.removeprefix(f"{split}-")
-            written, padded = self._writer(result.kept.column_names).write(result.kept, split, number, kept)
-            padding -= padded
-        self.shards[name] = written
+        written = Written()
+        writer = self._writer(result.kept.column_names)
+        writer.write(result.kept, split, name.removeprefix(f"{split}-"), kept, written)
+        self.after.append(written)
+        self.shards[name] = written.shards
+        self.contexts = written.contexts if name == SAMPLED else self.contexts
         dropped.write(explained(result.dropped, text=False))
         tokens = pc.sum(result.dropped["tokens"]).as_py() if self.tokenizer else 0
-        self.gone.update(documents=losing, characters=result.counts[0].chars_dropped, tokens=tokens, padding=padding)
+        self.gone.update(documents=losing, characters=result.counts[0].chars_dropped, tokens=tokens)
         self.splits[split].subtract({"documents": losing, "tokens": tokens})
         self.profiles.append(profile.profile(result.dropped))
         self.drop_profiles.append(profile.drop_profile(result.dropped))
 
-    def _documents(self, records: list[dict[str, Any]]) -> tuple[pa.Table, int]:
-        """(documents with their tokens, padding) of a shard, from its text and the first of its token formats."""
+    def _documents(self, records: list[dict[str, Any]]) -> pa.Table:
+        """The documents of a shard with their tokens, from its text and the first of its token formats."""
         text = shard_record(next(record for record in records if record["format"] == TEXT_FORMAT))
         source = next((shard_record(record) for record in records if record["format"] != TEXT_FORMAT), None)
         read = [text, source] if source else [text]
@@ -211,16 +216,25 @@ class _Removal:
             with pq.ParquetFile(root / text.path) as file:
                 docs = file.read()
             if self.tokenizer is None:
-                return docs, 0
+                return docs
             bounds = np.concatenate([np.zeros(1, np.int64), np.cumsum(docs["tokens"].to_numpy())])
             payload = np.array(read_sequences(root, source).tokens) if source else None
-        tokens = _stand_in(bounds, self.tokenizer) if payload is None else payload[: bounds[-1]]
+        tokens, links = _stand_in(bounds, self.tokenizer), links_of(docs)
+        if payload is not None:
+            empty = self.pack(tokens, bounds, self.tokenizer["pad_id"], links)
+            if len(empty.tokens) != len(payload):
+                raise StageError(f"{text.path}: the tokens beside it are not those of its documents")
+            tokens = unpacked(payload, empty, bounds)
         tokens = tokens.astype(self.tokenizer["dtype"], copy=False)
-        packed = self.pack(tokens, bounds, self.tokenizer["pad_id"])
+        packed = self.pack(tokens, bounds, self.tokenizer["pad_id"], links)
         if payload is not None and not np.array_equal(packed.tokens, payload):
-            raise StageError(f"{text.path}: the tokens beside it are not those of its documents, end to end")
+            raise StageError(f"{text.path}: the tokens beside it are not those of its documents")
+        self.before.append(Written())
+        self.before[-1].count(docs)
+        if self.pack.layout == "windows":
+            self.before[-1].pack(packed)
         ids = pa.LargeListArray.from_arrays(pa.array(bounds), pa.array(tokens))
-        return docs.append_column("input_ids", ids), packed.padding
+        return docs.append_column("input_ids", ids)
 
     def _writer(self, columns: Iterable[str]) -> ShardWriter:
         """Writes shards and their index as the token stage does."""
@@ -236,14 +250,19 @@ class _Removal:
         counts = stage["characters"]
         characters = {"kept": counts["kept"] - gone["characters"], "dropped": counts["dropped"] + gone["characters"]}
         profiles = stage["profile"]
+        laid_out = self._laid_out()
+        shards = [record for records in self.shards.values() for record in records]
         totals = {
             "tokens": None if stage["tokens"] is None else stage["tokens"] - gone["tokens"],
-            "padding": stage["padding"] - gone["padding"],
+            "padding": laid_out["packing"].get("padding", 0),
             "splits": {split: dict(rest) for split, rest in self.splits.items()},
-            "shards": [record for records in self.shards.values() for record in records],
+            "shards": shards,
+            "indexes": write_indexes(self.store, shards),
+            "plans": write_plan(self.store, f"{self.folder}/shards", shards, laid_out["sources"], self.pack),
         }
         stage = (
             stage
+            | laid_out
             | totals
             | {
                 "kept": stage["kept"] - gone["documents"],
@@ -264,6 +283,18 @@ class _Removal:
         before = [*self.manifest.get(RETRACTED_FROM, []), digest]
         return self.manifest | totals | {"documents": stage["kept"], "stages": stages, RETRACTED_FROM: before}
 
+    def _laid_out(self) -> dict[str, Any]:
+        """What the manifest says of packing, contexts and sources, of the shards as they are now."""
+        names = sorted(self.stage["sources"])
+        took = {name: add_counts(one.sources.get(name, {}) for one in self.before) for name in names}
+        gave = {name: add_counts(one.sources.get(name, {}) for one in self.after) for name in names}
+        packing = _exchanged(self.stage["packing"], [b.packing for b in self.before], [a.packing for a in self.after])
+        return {
+            "packing": packing,
+            "contexts": self.contexts,
+            "sources": {n: _exchanged(self.stage["sources"][n], [took[n]], [gave[n]]) for n in names},
+        }
+
     def _operators(self, dropped: dict[str, int]) -> list[dict[str, Any]]:
         """The last stage's operators, the step among them; what it dropped earlier, it drops still."""
         others = [one for one in self.stage["operators"] if one["name"] != self.step.name]
@@ -274,6 +305,14 @@ class _Removal:
         gone = self.gone["characters"]
         after = {"chars_dropped": own["chars_dropped"] + gone, "chars_out": own["chars_out"] - gone}
         return [*others, own | after | {"dropped": add_counts([own["dropped"], dropped])}]
+
+
+def _exchanged(
+    total: Mapping[str, Any], took: Iterable[Mapping[str, Any]], gave: Iterable[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """The total with one part of it put in place of another."""
+    less, more = add_counts(map(dict, took)), add_counts(map(dict, gave))
+    return {key: n - less.get(key, 0) + more.get(key, 0) for key, n in total.items()}
 
 
 def _name(path: str) -> str:

@@ -69,6 +69,7 @@ def _deleted(store: Store, manifest: Manifest) -> Iterator[str]:
     """Files that readers of the build need and that are not there any more."""
     there = {stored.key for stored in store.list(f"builds/{manifest['build_id']}")}
     needed = [file["path"] for shard in manifest["shards"] for file in (shard, *shard["sidecars"])]
+    needed += [file["path"] for key in ("indexes", "plans") for file in manifest.get(key, [])]
     yield from (path for path in needed if path not in there)
     index = (entry["path"] for entry in manifest["stages"][-1]["files"]["kept"])
     yield from (path for path in index if not store.exists(path))

@@ -28,7 +28,7 @@ from operators.phases import GlobalOperator
 from workflows import profile
 from workflows.recipe import Recipe, user_modules
 
-MANIFEST_FORMAT = 1
+MANIFEST_FORMAT = 2
 INDEX = "index"  # of what global operators remember for later builds
 USED = "used"
 FREED = "freed.json"  # in a stage's folder: its files that `gc --stages` deleted

@@ -87,6 +87,7 @@ def status(store: Store) -> dict[str, Any]:
 def _build(manifest: Manifest) -> dict[str, Any]:
     shards = manifest["shards"]
     files = [file for shard in shards for file in (shard, *shard["sidecars"])]
+    files += [file for key in ("indexes", "plans") for file in manifest.get(key, [])]
     return {
         "build_id": manifest["build_id"],
         **{key: manifest[key] for key in ("created", "documents", "tokens")},

@@ -4,7 +4,7 @@ The cascade that Yi describes (arXiv 2403.04652, section 2.1): rules on URL, lan
 with the published sets of Gopher, C4 and FineWeb or bounds of one's own; rule-based correction; learned scorers of
 perplexity, quality, coherence and safety; deduplication of documents, paragraphs, passages and meanings; clusters of
 topics. Scorers run on what the rules leave; what they say is acted on after deduplication, so that no budget is spent
-on copies.
+on copies. In-Context Pretraining (arXiv 2310.10638) may give what is left an order.
 """
 
 from __future__ import annotations
@@ -16,12 +16,14 @@ from operators.dedup.minhash import MinHashDedup
 from operators.dedup.semantic import SemanticDedup
 from operators.dedup.substring import ExactSubstring
 from operators.dedup.unique_id import UniqueId
+from operators.ordering.order import Order
 from operators.selection.only_ids import OnlyIds
 from operators.selection.select import Select
 from operators.selection.topic import Topic
 from operators.text.c4 import C4
 from operators.text.coherence import Coherence
 from operators.text.correct import Correct
+from operators.text.embed import Embed
 from operators.text.extract import Extract
 from operators.text.fineweb import FineWeb
 from operators.text.gopher_quality import GopherQuality
@@ -42,7 +44,7 @@ from workflows.stage import Stage, TokenStage
 
 
 def text(params: Params) -> Stage:
-    """Pages to token shards, in four durable stages, and a fifth where documents are selected."""
+    """Pages to token shards, in four durable stages, and further ones for embeddings, likeness, selection, order."""
     use = params.use
     pages = Stage("read", None, (use(UrlFilter), use(Extract), use(Normalize)))
     clean = Stage(
@@ -77,11 +79,11 @@ def text(params: Params) -> Stage:
             use(LineDedup, default="off"),
             use(MinHashDedup),
             use(ExactSubstring, default="off"),
-            use(SemanticDedup, default="off"),
             use(Decontaminate, default="off"),
         ),
     )
-    chosen = unique.then(
+    distinct = unique.then("embed", use(Embed, default="off")).then("semantic", use(SemanticDedup, default="off"))
+    chosen = distinct.then(
         "select",
         use(Topic, default="off"),
         use(
@@ -100,4 +102,7 @@ def text(params: Params) -> Stage:
         use(Select, "select_quality", default="off", by="quality_score", keep=0.1),
         use(Select, default="off"),
     )
-    return TokenStage("tokens", chosen, (use(Tokenizer),), pack=use(Pack))
+    ordered = chosen.then("order", use(Order, default="off"))
+    # readers shuffle documents, so an order is kept by windows
+    pack = use(Pack) if ordered is chosen else use(Pack, layout="windows", mode="icp_fit")
+    return TokenStage("tokens", ordered, (use(Tokenizer),), pack=pack)

@@ -1,14 +1,16 @@
 """The last stage: documents to tokens to shards that trainers read.
 
 Documents are ordered by the hash of their ids and cut into shards by that order, so the shards depend on the
-documents alone, never on the files they came from. The text moves once, here, through the exchange.
+documents alone, never on the files they came from. Where a stage gave them an order, runs of BLOCK documents stay
+together and are dealt out to the shards: a shard, like a trainer's batch, should hold something of everything. The
+text moves once, here, through the exchange.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,34 +19,35 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from cluster.artefacts import keep, on_disk
-from cluster.exchange import open_partition, read_table, write_partitions, write_table
-from cluster.shard_reader import ShardRecord, Sidecar
-from cluster.shards import write_shard
+from cluster.exchange import read_table, write_partitions, write_table
+from cluster.mds import write_indexes
 from cluster.storage import Store
 from cluster.tables import Entry, TableWriter, iterate_entry, read_entry
 from cluster.units import Record, peak_rss_bytes, run_units
 from operators.apply import Step, apply
-from operators.document import SCHEMA, with_columns
+from operators.document import with_columns
 from operators.hashes import xxh3_64
+from operators.ordering.order import RANK
 from operators.read.span import QUARANTINE, Batch
-from operators.tokens.pack import Pack, flat_tokens
+from operators.tokens.pack import Pack
 from operators.tokens.tokenizer import Fitted, Tokenizer
 from workflows.map_stage import Totals, explained
+from workflows.shard_task import CHARACTERS_PER_TOKEN, TRAIN, ShardTask, ShardWriter
 from workflows.stage import (
     ConservationError,
     Job,
     Manifest,
     TokenStage,
+    add_counts,
     basis_of,
     fingerprint,
     folder_of,
     summarise,
 )
+from workflows.training_plan import write_plan
 
-TRAIN = "train"
-ALWAYS = ("id", "text", "input_ids")
-CHARACTERS_PER_TOKEN = 4  # an estimate that only sizes partitions; it may be wrong by any factor
 HASHES = 2.0**64
+BLOCK = 1024  # documents that follow each other in the order: their seams are few, and shards are even
 
 
 class Cut(NamedTuple):
@@ -68,7 +71,8 @@ def run_token_stage(stage: TokenStage, job: Job, upstream: Manifest) -> Manifest
     partitions = sum(cut.partitions for cut in cuts)
 
     job.progress.started(stage.name, " → ".join(step.name for step in steps), len(files))
-    spread = SpreadTask(job.store, folder, steps, cuts, job.recipe.dropped_text)
+    ordered = any(RANK in step.operator.adds for above in stage.chain() for step in above.steps)
+    spread = SpreadTask(job.store, folder, steps, cuts, job.recipe.dropped_text, ordered)
     basis = basis_of(upstream)
     label = f"{stage.name}[tokenizer]"
     spread_folder = f"{folder}/exchange/documents"
@@ -90,7 +94,10 @@ def run_token_stage(stage: TokenStage, job: Job, upstream: Manifest) -> Manifest
     job.progress.started(stage.name, "shards", partitions)
     label = f"{stage.name}[shards]"
     shard_records = run_units(job.store, f"{folder}/shards", works, write, label, job.progress.unit, basis)
-    return _manifest(stage, job, upstream, spread_records, shard_records, tokenizer, time.perf_counter() - started)
+    manifest = _manifest(stage, job, upstream, spread_records, shard_records, tokenizer, time.perf_counter() - started)
+    manifest["indexes"] = write_indexes(job.store, manifest["shards"])
+    manifest["plans"] = write_plan(job.store, writer.folder, manifest["shards"], manifest["sources"], writer.pack)
+    return manifest
 
 
 def cut_splits(shares: Mapping[str, float], total_characters: int, tokens_per_shard: int) -> tuple[Cut, ...]:
@@ -107,17 +114,24 @@ def cut_splits(shares: Mapping[str, float], total_characters: int, tokens_per_sh
 
 
 def assign(
-    ids: pa.ChunkedArray | pa.Array, clusters: pa.ChunkedArray | pa.Array, cuts: tuple[Cut, ...]
+    ids: pa.ChunkedArray | pa.Array,
+    clusters: pa.ChunkedArray | pa.Array,
+    cuts: tuple[Cut, ...],
+    ranks: pa.ChunkedArray | None = None,
 ) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
     """(order key, partition) of each document: the split by the hash of its cluster, so that no near-duplicate
-    crosses splits, the place in the split by the hash of its id."""
-    keys = xxh3_64(ids)
+    crosses splits, the place in the split by the hash of its id, or by its rank."""
+    keys = places = xxh3_64(ids)
+    if ranks is not None:
+        keys = ranks.to_numpy().astype(np.uint64)
+        blocks, of_row = np.unique(keys // np.uint64(BLOCK), return_inverse=True)
+        places = xxh3_64(pa.array(blocks).cast(pa.string()), seed=3)[of_row]
     lots = xxh3_64(clusters, seed=1) / HASHES
     bounds = np.cumsum([cut.share for cut in cuts])[:-1]
     split = np.searchsorted(bounds, lots, side="right")
     first = np.array([cut.first for cut in cuts])[split]
     count = np.array([cut.partitions for cut in cuts])[split]
-    within = ((keys >> np.uint64(32)) * count.astype(np.uint64)) >> np.uint64(32)
+    within = ((places >> np.uint64(32)) * count.astype(np.uint64)) >> np.uint64(32)
     return keys, first + within.astype(np.int64)
 
 
@@ -130,6 +144,7 @@ class SpreadTask:
     steps: tuple[Learned, ...]
     cuts: tuple[Cut, ...]
     dropped_text: bool
+    ordered: bool
 
     def __call__(self, number: int, work: Entry) -> Record:
         kept: list[pa.Table] = []
@@ -143,7 +158,7 @@ class SpreadTask:
                 dropped.write(explained(result.dropped, self.dropped_text))
         table = pa.concat_tables(kept, promote_options="permissive").combine_chunks()
         clusters = table["cluster"] if "cluster" in table.column_names else table["id"]
-        keys, partition = assign(table["id"], clusters, self.cuts)
+        keys, partition = assign(table["id"], clusters, self.cuts, table[RANK] if self.ordered else None)
         partitions = self.cuts[-1].first + self.cuts[-1].partitions
         table = large(with_columns(table, {"key": pa.array(keys)}))
         key = f"{self.folder}/exchange/documents/{number:06d}.arrow"
@@ -154,113 +169,10 @@ class SpreadTask:
         }
 
 
-@dataclass(frozen=True)
-class ShardTask:
-    """Sorts one partition by order key, cuts it into shards, writes them and the index of their documents."""
-
-    folder: str
-    keys: tuple[str, ...]
-    writer: ShardWriter
-    tokens_per_shard: int
-
-    def __call__(self, number: int, work: list[Any]) -> Record:
-        split, place, partition = work
-        store, tokenized = self.writer.store, self.writer.tokenizer is not None
-        shards: list[dict[str, Any]] = []
-        padding = 0
-        tokens = 0
-        with (
-            open_partition(store, self.keys, partition) as table,
-            TableWriter(store, f"{self.folder}/kept", number) as index,
-        ):
-            order = pc.sort_indices(table.select(["key", "id"]), [("key", "ascending"), ("id", "ascending")])
-            counted = tokenized and table.num_rows  # where all documents were dropped before, none was tokenized
-            sizes = table["tokens"] if counted else pc.divide(table["chars"], CHARACTERS_PER_TOKEN)
-            bounds = cut_evenly(sizes.take(order).to_numpy(), self.tokens_per_shard)
-            for part, (first, last) in enumerate(zip(bounds[:-1], bounds[1:], strict=True)):
-                docs = table.take(order.slice(first, last - first)).drop_columns(["key"])
-                written, padded = self.writer.write(docs, split, f"{place:05d}-{part:02d}", index)
-                shards += written
-                padding += padded
-                tokens += int(pc.sum(docs["tokens"]).as_py() or 0) if counted else 0
-        return {
-            "split": split,
-            "shards": shards,
-            "padding": padding,
-            "tokens": tokens,
-            "kept_documents": table.num_rows,
-            "index": index.entries,
-            "peak_rss_bytes": peak_rss_bytes(),
-        }
-
-
-@dataclass(frozen=True)
-class ShardWriter:
-    """Writes documents as one shard of a build, in all its formats."""
-
-    store: Store
-    folder: str
-    pack: Pack
-    tokenizer: dict[str, Any] | None
-    formats: tuple[str, ...]
-    columns: frozenset[str]  # that have a value somewhere: all shards have the same columns
-
-    def write(self, docs: pa.Table, split: str, number: str, index: TableWriter) -> tuple[list[dict[str, Any]], int]:
-        """Write one shard and index its documents; (records as manifests have them, padding)."""
-        if docs.num_rows == 0:
-            return [], 0
-        docs = sorted_columns(docs, self.columns)
-        windows = None
-        offsets = np.zeros(docs.num_rows, np.int64)
-        if self.tokenizer:
-            flat, bounds = flat_tokens(docs["input_ids"])
-            offsets = bounds[:-1]
-            if self.pack.layout == "windows":
-                windows = self.pack(flat, bounds, self.tokenizer["pad_id"])
-        with self.store.scratch() as folder:
-            records = write_shard(folder, f"{split}-{number}", docs, self.formats, self.tokenizer, windows)
-            for record in records:
-                files: list[ShardRecord | Sidecar] = [record, *record.sidecars]
-                for file in files:
-                    self.store.publish(folder / file.path, f"{self.folder}/{file.path}")
-        told = [self._told(asdict(record), split) for record in records]
-        main = next((r for r in told if r["format"] == self.formats[0]), told[0])
-        columns = {"id": docs["id"], "shard": pa.array([main["path"]] * docs.num_rows, pa.string())}
-        columns |= {"row": pa.array(np.arange(docs.num_rows)), "offset": pa.array(offsets)}
-        columns |= {"split": pa.array([split] * docs.num_rows, pa.string())}
-        if self.tokenizer:
-            columns["tokens"] = docs["tokens"]
-        index.write(pa.table(columns))
-        return told, windows.padding if windows else 0
-
-    def _told(self, record: dict[str, Any], split: str) -> dict[str, Any]:
-        """The record as the manifest has it: paths from the root of the store."""
-        for file in (record, *record["sidecars"]):
-            file["path"] = f"{self.folder}/{file['path']}"
-        return record | {"split": split}
-
-
-def cut_evenly(sizes: NDArray[np.int64], most: int) -> list[int]:
-    """Row bounds of parts of at most about `most` tokens each, of even size; at least one part, none empty."""
-    total = int(sizes.sum())
-    parts = max(1, -(-total // most))
-    ends = np.cumsum(sizes)
-    inner = np.searchsorted(ends, total * np.arange(1, parts) / parts, side="left") + 1
-    return sorted({0, len(sizes), *(int(i) for i in inner if i < len(sizes))})
-
-
 def large(table: pa.Table) -> pa.Table:
     """The table with 64-bit offsets for strings and bytes: those of a partition may be more than 2 GiB."""
     wide = {pa.string(): pa.large_string(), pa.binary(): pa.large_binary()}
     return table.cast(pa.schema([field.with_type(wide.get(field.type, field.type)) for field in table.schema]))
-
-
-def sorted_columns(docs: pa.Table, present: Collection[str]) -> pa.Table:
-    """The schema's columns in its order, then the others by name, of those `present`: order and presence of columns
-    must not depend on which file a shard's first document came from."""
-    first = [name for name in SCHEMA.names if name in docs.column_names]
-    rest = sorted(set(docs.column_names) - set(first))
-    return docs.select([name for name in first + rest if name in ALWAYS or name in present])
 
 
 class Learned(NamedTuple):
@@ -349,7 +261,11 @@ def _manifest(
     manifest["shards"] = [shard for record in written for shard in record["shards"]]
     tokenized = any(isinstance(step.operator, Tokenizer) for step in stage.steps)
     manifest["tokens"] = sum(record["tokens"] for record in written) if tokenized else None
-    manifest["padding"] = sum(record["padding"] for record in written)
+    manifest["packing"] = add_counts(record["packing"] for record in written)
+    manifest["padding"] = manifest["packing"].get("padding", 0)
+    manifest["contexts"] = [context for record in written for context in record["contexts"]]
+    names = sorted({name for record in written for name in record["sources"]})
+    manifest["sources"] = {n: add_counts(r["sources"].get(n, {}) for r in written) for n in names}
     manifest["tokenizer"] = tokenizer.describe() if tokenizer else None
     splits: dict[str, dict[str, int]] = {}
     for record in written:
@@ -357,6 +273,7 @@ def _manifest(
         split["documents"] += record["kept_documents"]
         split["tokens"] += record["tokens"]
     manifest["splits"] = splits
+    manifest["indexes"] = manifest["plans"] = []
     manifest["cpu_seconds"] = round(manifest["cpu_seconds"] + sum(r["cpu_seconds"] for r in written), 3)
     manifest["peak_rss_bytes"] = max([manifest["peak_rss_bytes"], *(r["peak_rss_bytes"] for r in written)])
     return manifest

@@ -9,6 +9,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import chain
+from typing import Any
 
 import numpy as np
 import orjson
@@ -19,6 +20,7 @@ from pydantic import ValidationError
 from cluster import commit
 from cluster.artefacts import artefact_key, on_disk
 from cluster.flat_formats import ShardError
+from cluster.mds import index_beside, indexes_of
 from cluster.shard_reader import ShardRecord, Sidecar, verify_shard
 from cluster.storage import Missing, Store
 from cluster.tables import file_sha256, read_entry
@@ -164,6 +166,10 @@ def _verify_laws(manifest: Manifest) -> Iterator[Check]:
             if manifest[key] is not None and (total := sum(s[key] for s in shards)) != manifest[key]
         ]
         yield f"shards of format {kind}: totals", wrong_totals[0] if wrong_totals else None
+    samples = {shard["path"].rpartition("/")[0] for shard in manifest["shards"] if shard["format"] == "mds"}
+    indexed = {index["path"].rpartition("/")[0] for index in manifest.get("indexes", [])}
+    if samples | indexed:
+        yield "shards of format mds: an index each split", None if samples == indexed else f"only {sorted(indexed)}"
 
 
 def _verify_files(
@@ -171,22 +177,28 @@ def _verify_files(
 ) -> Iterator[Check]:
     """Each file once. What `gc --stages` deleted is not missing."""
     entries = [e for m in manifests for e in chain(*map(stage_files, m["stages"]), [m["inputs"]["listing"]])]
+    entries += [plan for m in manifests for plan in m.get("plans", [])]
     files = list(dict.fromkeys(Sidecar(e["path"], e["sha256"], e["bytes"]) for e in entries))
     shards = list(dict.fromkeys(shard_record(shard) for m in manifests for shard in m["shards"]))
     parts = [part for shard in shards for part in (Sidecar(shard.path, shard.sha256, shard.bytes), *shard.sidecars)]
+    indexes = [(Sidecar(**index), m["shards"]) for m in manifests for index in m.get("indexes", [])]  # of mds
     named = Counter(part.path for part in {*files, *parts})
     yield from ((path, f"is named with {n} different sizes or hashes") for path, n in named.items() if n > 1)
     artefacts = {m["tokenizer"]["sha256"] for m in manifests if (m["tokenizer"] or {}).get("name") == TRAINED}
     learned = sorted(artefacts | ({retracted} if retracted else set()))
     checks: list[tuple[str, Callable[[], str | None]]]
     if quick:
-        folders = {"artefacts", *("/".join(part.path.split("/")[:2]) for part in (*files, *parts))}
+        parts += files + [index for index, _ in indexes]
+        folders = {"artefacts", *("/".join(part.path.split("/")[:2]) for part in parts)}
         sizes = {stored.key: stored.size for folder in sorted(folders) for stored in store.list(folder)}
-        checks = [(part.path, partial(_size_error, sizes, part.path, part.bytes)) for part in (*files, *parts)]
+        checks = [(part.path, partial(_size_error, sizes, part.path, part.bytes)) for part in parts]
+        checks += [(key, partial(_size_error, sizes, key)) for key in (index_beside(i.path) for i, _ in indexes)]
         checks += [(key, partial(_size_error, sizes, key)) for key in map(artefact_key, learned)]
     else:
         checks = [(file.path, partial(_file_error, store, file)) for file in files]
         checks += [(shard.path, partial(_shard_error, store, shard)) for shard in shards]
+        checks += [(index.path, partial(_index_error, store, index, own)) for index, own in indexes]
+        checks += [(key, partial(_copy_error, store, key)) for key in (index_beside(i.path) for i, _ in indexes)]
         checks += [(artefact_key(sha256), partial(_artefact_error, store, sha256)) for sha256 in learned]
     excused = {path for m in manifests for stage in m["stages"] for path in freed(store, stage_folder(stage))}
     progress.started("verify", "", len(checks))
@@ -255,6 +267,29 @@ def _shard_error(store: Store, shard: ShardRecord) -> str | None:
     except (Missing, ShardError) as error:
         return str(error)
     return None
+
+
+def _index_error(store: Store, index: Sidecar, shards: Sequence[Mapping[str, Any]]) -> str | None:
+    """Its hash and size, and whether it names the shards beside it as their entries do."""
+    error = _file_error(store, index)
+    folder = index.path.rpartition("/")[0]
+    try:
+        told = dict(indexes_of(store, [shard for shard in shards if shard["path"].rpartition("/")[0] == folder]))
+    except Missing:
+        return error or "the entry of a shard is missing"
+    return error or (None if told == {folder: store.read(index.path)} else "does not name the shards beside it")
+
+
+def _copy_error(store: Store, key: str) -> str | None:
+    """Of an `index.json`: whether it is one of the indexes beside it. The newest may be of a retraction that was
+    killed."""
+    try:
+        data = store.read(key)
+        digest = hashlib.sha256(data).hexdigest()
+        same = store.read(f"{key.removesuffix('.json')}-{digest[:12]}.json") == data
+    except Missing:
+        return "missing, or a copy of no index beside it"
+    return None if same else "is a copy of no index beside it"
 
 
 def _verify_ids(store: Store, manifests: Sequence[Manifest], tombstones: str | None) -> Iterator[Check]:

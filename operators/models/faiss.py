@@ -43,3 +43,20 @@ def library() -> Any:
 
     faiss.omp_set_num_threads(1)
     return faiss
+
+
+@functools.cache
+def gpus() -> int:
+    """How many GPUs this process can search on; 0 where FAISS was built without. Everything on GPUs must ask first:
+    most of these calls abort the process where there is none."""
+    found = library()
+    return int(found.get_num_gpus()) if hasattr(found, "StandardGpuResources") else 0
+
+
+@functools.cache
+def gpu_knn() -> Any:
+    """`knn(queries, others, k, metric)` -> (scores, rows), both [queries, k], on the first GPU, in full float32."""
+    if not gpus():
+        raise ValueError("there is no GPU that FAISS can search on")
+    found = library()
+    return functools.partial(found.knn_gpu, found.StandardGpuResources())

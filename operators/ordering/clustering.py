@@ -25,18 +25,19 @@ from operators.phases import DOCUMENTS, Phase
 WHOLE = 10_000  # documents are one cluster, where nobody says how many there are
 MOST_CLUSTERS = 4096  # in that case: their sample takes 0.5 GB at 1,024 dimensions
 POINTS = 64  # of the sample, for each cluster
+MANY = 100_000  # documents, of which lexical vectors are shorter where nobody says how long they are
 COUNT_BYTES = 512  # a document, of the words that its unit adds to the counts
 
 
 @dataclass(frozen=True)
 class Clustering:
-    """`column` holds the user's embeddings; unset: lexical ones of the text, of `dimensions`. `clusters` unset: the
-    square root of the number of documents, at most 4,096, and one below 10,000 documents. `seeds`: texts by name, whose
-    means are further centroids, the first ones, by name; documents with a cosine of `min_seed_score` to one of them do
-    not take part in finding the others."""
+    """`column` holds the user's embeddings; unset: lexical ones of the text, of `dimensions`, which unset are 1,024, or
+    512 of more than 100,000 documents. `clusters` unset: the square root of the number of documents, at most 4,096, and
+    one below 10,000 documents. `seeds`: texts by name, whose means are further centroids, the first ones, by name;
+    documents with a cosine of `min_seed_score` to one of them do not take part in finding the others."""
 
     column: str | None
-    dimensions: int
+    dimensions: int | None
     clusters: int | None
     seeds: Mapping[str, Sequence[str]] | None = None
     min_seed_score: float = 0.0
@@ -47,12 +48,15 @@ class Clustering:
         sample = min(rows, self.number(rows) * POINTS) * self.vector_bytes
         return (
             Phase("counts", {DOCUMENTS: self._counts}, _total, bytes=counts),
-            Phase("centroids", {DOCUMENTS: self._sample}, _fit, bytes=sample, partitions=1, whole=("counts",)),
+            Phase("centroids", {DOCUMENTS: self._sample}, fitted, bytes=sample, partitions=1, whole=("counts",)),
         )
 
     @property
     def vector_bytes(self) -> int:
-        return 2 * self.dimensions  # a guess for a column
+        return 2 * (self.dimensions or 1024)  # a guess for a column
+
+    def _lexical_dimensions(self, counts: pa.Table) -> int:
+        return self.dimensions or (1024 if documents_of(counts) <= MANY else 512)
 
     def number(self, documents: int) -> int:
         """How many clusters there are to be."""
@@ -62,7 +66,7 @@ class Clustering:
 
     def vectors(self, docs: pa.Table, counts: pa.Table) -> vectors.Vectors:
         if self.column is None:
-            return lexical.embed(docs["text"], _weights(counts), self.dimensions)
+            return lexical.embed(docs["text"], _weights(counts), self._lexical_dimensions(counts))
         return vectors.of_column(docs, self.column, _dimensions(counts))
 
     def _counts(self, docs: pa.Table) -> pa.Table:
@@ -95,8 +99,9 @@ class Clustering:
     def _seeded(self, counts: pa.Table, schema: pa.Schema) -> pa.Table:
         """The mean vector of each seed's texts."""
         names, means = [], []
+        dimensions = self._lexical_dimensions(counts)
         for name, texts in sorted((self.seeds or {}).items()):
-            found = lexical.embed(pa.array(texts, pa.large_string()), _weights(counts), self.dimensions)
+            found = lexical.embed(pa.array(texts, pa.large_string()), _weights(counts), dimensions)
             names.append(name)
             means.append(vectors.on_grid(found.sum(axis=0, dtype=np.int64)[None])[0])
         columns = {"vector": vectors.packed(np.stack(means)), "seed": pa.array(names)}
@@ -154,7 +159,7 @@ def _weights(counts: pa.Table) -> NDArray[np.float64]:
     return lexical.weights_of(found)
 
 
-def _fit(parts: Mapping[str, pa.Table]) -> pa.Table:
+def fitted(parts: Mapping[str, pa.Table]) -> pa.Table:
     """The centroids, those of seeds first; none of no sample, where all documents are one cluster."""
     rows = parts[DOCUMENTS].sort_by([("hash", "ascending"), ("id", "ascending")])
     seeded = pc.is_valid(rows["seed"])

@@ -98,7 +98,7 @@ class _Objects:
     def __init__(self, span: Span, fields: Fields, rows: Rows) -> None:
         self._span = span
         self._rows = rows
-        self._text = fields.text
+        self._text = fields.text or "text"
         self._id, self._needs_id = fields.id or "id", fields.id is not None
         self._url, self._date = fields.url or "url", fields.date or "date"
         self._mapped = frozenset([self._text, self._id, self._url, self._date])

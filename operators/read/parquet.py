@@ -100,7 +100,7 @@ class _Shape:
         for named in (fields.text, fields.id, fields.url, fields.date):
             if named is not None and named not in have:
                 raise ReadError(f"{span.rel}: no column {named!r}; it has {', '.join(have)}")
-        self._from = {"text": fields.text}
+        self._from = {"text": fields.text} if fields.text is not None else {}
         for ours, named in (("id", fields.id), ("url", fields.url), ("date", fields.date)):
             if named is not None or ours in have:
                 self._from[ours] = named or ours
@@ -132,7 +132,7 @@ class _Shape:
         bad = [(fallback_id(rel, r), rel, r, 1, "invalid_utf8", "") for r in numbers[~valid].tolist()]
         if bad:
             table, numbers = table.filter(pa.array(valid)), numbers[valid]
-        texts = table[self._from["text"]].cast(pa.large_string())
+        texts = self._texts(table)
         ids = self._ids(table)
         refused = self._refusals(texts, ids)
         made = zip(numbers.tolist(), ids.to_pylist(), strict=True)
@@ -150,6 +150,11 @@ class _Shape:
             return pa.chunked_array([pa.nulls(table.num_rows, pa.string())])
         return table[self._from["id"]].cast(pa.string())
 
+    def _texts(self, table: pa.Table) -> pa.ChunkedArray:
+        if "text" not in self._from:
+            return pa.chunked_array([pa.nulls(table.num_rows, pa.large_string())])
+        return table[self._from["text"]].cast(pa.large_string())
+
     def _refusals(self, texts: pa.ChunkedArray, ids: pa.ChunkedArray) -> NDArray[np.str_]:
         """Why each row is no document; empty for those that are."""
         data, bounds = utf8(texts)
@@ -160,7 +165,8 @@ class _Shape:
         why[sizes > LIMIT] = "too_large"
         zeros = np.flatnonzero(data[bounds[0] : bounds[-1]] == 0) + bounds[0]
         why[np.searchsorted(bounds, zeros, side="right") - 1] = "nul"
-        why[pc.is_null(texts).to_numpy()] = "no_text"
+        if "text" in self._from:
+            why[pc.is_null(texts).to_numpy()] = "no_text"
         return why
 
     def _documents(self, table: pa.Table, texts: pa.ChunkedArray, ids: pa.Array) -> pa.Table:

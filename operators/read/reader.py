@@ -13,7 +13,7 @@ from operators.read.files import check_file, read_file
 from operators.read.jsonl import check_jsonl, jsonl_offsets, read_jsonl
 from operators.read.parquet import cut_parquet, read_parquet
 from operators.read.rows import Rows
-from operators.read.span import BATCH_BYTES, BATCH_ROWS, Batch, Fields, Open, Span, Unreadable
+from operators.read.span import BATCH_BYTES, BATCH_ROWS, Batch, Fields, Open, ReadError, Span, Unreadable
 from operators.read.streams import Raw
 from operators.read.warc import check_warc, read_warc, warc_offsets
 
@@ -31,6 +31,8 @@ def cut(span: Span, open_: Open, target: int, fields: Fields) -> list[Span]:
         if span.format == "parquet":
             starts, sizes = cut_parquet(span, file, target, fields)
             return _between(span, starts, sizes)
+        if fields.text is None:
+            raise ReadError(f"{span.rel}: only Parquet is read without text")
         raw = Raw(file)
         if span.format in ("warc", "wet"):
             check_warc(span, raw)

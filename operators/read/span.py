@@ -89,7 +89,7 @@ class Span:
 class Fields:
     """Names of the user's columns in tabular input. A named column must exist; unnamed ones are used if present."""
 
-    text: str = "text"
+    text: str | None = "text"  # None: documents have none, and there is only Parquet
     id: str | None = None
     url: str | None = None
     date: str | None = None

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from operators.histogram import histogram
 from workflows.profile import drop_profile, merge, profile
 
 RNG_SEED = 7
@@ -53,7 +54,7 @@ STAGES: dict[str, dict[str, dict[str, tuple[int, float | None, float]]]] = {
         "exact_dedup": {"duplicate": (22071, None, 0)},
         "minhash_dedup": {"near_duplicate": (143201, 0.72, 0.87)},
     },
-    "order": {"icp_order": {}},
+    "order": {"order": {}},
     "tokens": {"tokenizer": {"no_tokens": (2, 1, 0)}, "pack": {"too_short": (1042, 16, 9)}},
 }
 PAGES = 1_402_117
@@ -111,6 +112,8 @@ def manifest() -> dict[str, Any]:
                 },
             }
         )
+    _give_order(rng, stages[-2])
+    stages[-1] |= _packed(alive)
     shards = [
         {
             "format": kind,
@@ -214,7 +217,19 @@ def hostile(manifest: dict[str, Any]) -> dict[str, Any]:
         }
         for stage in manifest["stages"]
     ]
-    operators = [stage | {"operators": [op | {"name": attack} for op in stage["operators"]]} for stage in stages]
+    operators = [
+        stage
+        | {
+            "operators": [op | {"name": attack} for op in stage["operators"] if op["name"] != "order"]
+            + [
+                op | {"summary": _attacked_order(op["summary"], attack)} for op in stage["operators"] if "summary" in op
+            ],
+            "contexts": [
+                {"shard": attack, "sequence": 3, "more": 4, "documents": [dict.fromkeys(("id", "title"), attack)]}
+            ],
+        }
+        for stage in stages
+    ]
     return manifest | {
         "stages": operators,
         "workflow": attack,
@@ -226,6 +241,68 @@ def hostile(manifest: dict[str, Any]) -> dict[str, Any]:
         "tokenizer": {"name": attack},
         "shards": [{"path": attack, "format": attack, "split": attack, "sha256": attack}],
         "inputs": {attack: attack},
+    }
+
+
+def _attacked_order(summary: dict[str, Any], attack: str) -> dict[str, Any]:
+    return summary | {"method": attack, attack: attack, "links": {attack: 3}}
+
+
+def _give_order(rng: np.random.Generator, stage: dict[str, Any]) -> None:
+    """What ordering by likeness leaves in a manifest: a path of which most neighbours are alike."""
+    documents = stage["kept"]
+    along, random = rng.beta(4, 5, 4000), rng.normal(0.02, 0.04, 4000)
+    centres = rng.uniform(100, 900, (30, 2))
+    land = centres[rng.integers(0, 30, 1500)] + rng.normal(0, 40, (1500, 2))
+    runs = [centres[k] + rng.normal(0, 14, (12, 2)) for k in range(8)]
+    runs[3][7:] += 260
+    places = np.rint(np.concatenate([land, *runs])).clip(0, 1000)
+    stage["steps"] = [{"name": "order", "parameters": {"type": "Order", "method": "greedy_edge"}}]
+    stage["operators"][0] |= {
+        "measured": {"order_similarity": {start: 12 * n for start, n in histogram(along).items()}},
+        "summary": {
+            "method": "greedy_edge",
+            "documents": documents,
+            "lists": 512,
+            "probes": 32,
+            "exact": False,
+            "queries": 400,
+            "recall": 0.934,
+            "adjacent": round(float(along.mean()), 4),
+            "random": round(float(random.mean()), 4),
+            "random_similarity": histogram(random),
+            "links": {"edge": documents - 19_213, "stitch": 19_200, "jump": 13},
+            "landscape": {
+                "x": places[:, 0].tolist(),
+                "y": places[:, 1].tolist(),
+                "context": [-1] * 1500 + np.repeat(np.arange(8), 12).tolist(),
+            },
+        },
+    }
+
+
+def _packed(documents: int) -> dict[str, Any]:
+    """What packing leaves in a manifest."""
+    titles = ("Installing the package from source", "How to build it yourself", "Building on other systems", "Licence")
+    similar = (None, 0.71, 0.58, 0.12)
+    contexts = [
+        {
+            "sequence": 4711 * k,
+            "documents": [
+                {"id": f"<urn:uuid:{k}{n:07x}>", "title": name, "tokens": 512 - 80 * n, "similarity": similarity}
+                for n, (name, similarity) in enumerate(zip(titles, similar, strict=True))
+            ],
+            "more": 2 * k,
+        }
+        for k in range(3)
+    ]
+    costs = {"documents": documents, "documents_cut": 0, "links": documents, "padding": 118_204, "sequences": 195_312}
+    parameters = {"type": "Pack", "layout": "windows", "mode": "icp_fit", "seq_len": 2048}
+    return {
+        "packing": costs | {"similarity": 0.44 * documents, "similarity_kept": 0.41 * documents},
+        "contexts": contexts,
+        "steps": [{"name": "pack", "parameters": parameters}],
+        "tokens": 399_998_976,
     }
 
 

@@ -102,6 +102,30 @@ def test_phones_need_not_scroll_navigation_or_drops(page: Page, reports: dict[st
     assert hidden == [False, False, width == 360, True, False, False, True]
 
 
+@pytest.mark.parametrize(("width", "height"), SCREENS)
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_runs_can_be_told_apart(page: Page, reports: dict[str, Path], width: int, height: int, dark: bool) -> None:
+    page.open(reports["usual"], width, height, dark)
+    colours = page.run("return [...document.querySelectorAll('.dots')].map(e => getComputedStyle(e).stroke)")
+    assert len(set(colours)) == 8
+    keys = page.run("return [...document.querySelectorAll('.run-key')].map(e => getComputedStyle(e).fill)")
+    assert keys == colours
+    land = page.run("return getComputedStyle(document.querySelector('.land')).stroke")
+    assert land not in colours
+    drawn, room = page.run(
+        "return ['.land', '.landscape'].map(s => document.querySelector(s).getBoundingClientRect().width)"
+    )
+    assert room * 0.8 < drawn <= room
+    numbers = page.run("return [...document.querySelectorAll('.run-number')].map(e => e.textContent)")
+    assert numbers == [str(k) for k in range(1, 9)]
+    outside = page.run(
+        "const box = document.querySelector('.landscape').getBoundingClientRect();"
+        "return [...document.querySelectorAll('.run-number')].map(e => e.getBoundingClientRect())"
+        ".filter(r => r.left < box.left || r.right > box.right || r.top < box.top || r.bottom > box.bottom).length"
+    )
+    assert outside == 0
+
+
 def test_wide_screens_show_every_column_of_the_drops(page: Page, reports: dict[str, Path]) -> None:
     page.open(reports["usual"], 700, 900, dark=False)
     assert page.run("return [...document.querySelectorAll('#drops thead th')].every(e => e.checkVisibility())")

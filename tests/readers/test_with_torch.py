@@ -1,11 +1,12 @@
-"""The trainers' own datasets, torch and all, on our shards (`make test-readers`; requirements-readers.txt).
+"""Megatron's, datatrove's and OLMo-core's own datasets, torch and all, on our shards (`make test-readers`).
 
-Nothing here is imported from torch in the product. What matters beyond reading: which windows survive each reader's
-own cutting and shuffling, so that an order of documents reaches the model.
+What matters beyond reading: which windows survive each reader's own cutting and shuffling, so that an order of
+documents reaches the model.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,113 +15,125 @@ import pytest
 
 pytest.importorskip("torch", reason="torch is in the environment of requirements-readers.txt only")
 
-from cluster.shard_reader import ShardRecord
-from cluster.shards import write_shard
-from tests.cluster.shard_cases import EOS, PAD, VOCAB, by_format, table, tokenizer, windows_of
+from tests.readers.cases import SEQ_LEN, WINDOWS, assert_neighbours, case_of, dtype, made, run_snippet
 
-SEQ_LEN = 16
-DOCS = [[k % 50_000 + 2] * (k % 23 + 1) for k in range(60)]
+__all__ = ["dtype", "made"]
 
 
-@pytest.fixture(params=["uint16", "int32"])
-def dtype(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture(params=["documents", "windows"])
-def layout(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture
-def flat(dtype: str, layout: str) -> list[int]:
-    """All tokens in order, padding included."""
-    docs = table(DOCS, dtype=dtype)
-    if layout == "windows":
-        return [int(t) for t in windows_of(docs, SEQ_LEN).tokens]
-    return [t for ids in docs["input_ids"].to_pylist() for t in ids]
-
-
-@pytest.fixture
-def shards(tmp_path: Path, dtype: str, layout: str) -> dict[str, ShardRecord]:
-    docs = table(DOCS, dtype=dtype)
-    windows = windows_of(docs, SEQ_LEN) if layout == "windows" else None
-    return by_format(
-        write_shard(tmp_path, "train-00000", docs, ["megatron", "datatrove", "olmo"], tokenizer(dtype), windows)
-    )
-
-
-def test_megatron_gpt_dataset(tmp_path: Path, layout: str, shards: dict[str, ShardRecord], flat: list[int]) -> None:
-    """It shuffles what .idx calls documents: windows come out whole, whatever their order; documents are mixed."""
+def gpt_samples(case: SimpleNamespace, rows: np.ndarray, seq_len: int, cache: Path) -> list[list[int]]:
+    """What Megatron's GPTDataset makes of some of the sequences of an .idx."""
     from megatron.core.datasets.gpt_dataset import GPTDataset, GPTDatasetConfig
     from megatron.core.datasets.indexed_dataset import IndexedDataset
     from megatron.core.datasets.utils import Split
 
     config = GPTDatasetConfig(
         random_seed=7,
-        sequence_length=SEQ_LEN,
+        sequence_length=seq_len,
         split="1,0,0",
-        path_to_cache=str(tmp_path / "cache"),
-        tokenizer=SimpleNamespace(vocab_size=VOCAB, eod=EOS, pad=PAD, unique_identifiers={}),
+        path_to_cache=str(cache),
+        tokenizer=SimpleNamespace(vocab_size=case.vocab_size, eod=case.eos, pad=case.pad, unique_identifiers={}),
         reset_position_ids=False,
         reset_attention_mask=False,
         eod_mask_loss=False,
         create_attention_mask=False,
     )
-    indexed = IndexedDataset(str(tmp_path / shards["megatron"].path.removesuffix(".bin")))
-    rows = np.arange(len(indexed), dtype=np.int32)
-    dataset = GPTDataset(indexed, "train", rows, None, Split.train, config)
-    samples = [tuple(dataset[k]["tokens"].tolist()) for k in range(len(dataset))]
-    flat = [0 if t == PAD else t for t in flat]  # what the dataset makes of padding, whose loss it masks
-    windows = {tuple(flat[k : k + SEQ_LEN]) for k in range(0, len(flat), SEQ_LEN)}
-    intact = sum(sample in windows for sample in samples)
-    if layout == "windows":
-        assert len(samples) == len(flat) // SEQ_LEN - 1  # the last window lends its first token as a label
-        assert intact == len(samples)
-    else:
-        assert [t for k in rows for t in indexed[int(k)].tolist()] == flat
-        assert intact < len(samples) // 2
+    indexed = IndexedDataset(case.paths["megatron"].removesuffix(".bin"))
+    assert [indexed[int(k)].tolist() for k in rows] == [case.sequences[k] for k in rows]
+    dataset = GPTDataset(indexed, "train", rows.astype(np.int32), None, Split.train, config)
+    return [dataset[k]["tokens"].tolist() for k in range(len(dataset))]
 
 
-def test_datatrove_folder_dataset(tmp_path: Path, dtype: str, shards: dict[str, ShardRecord], flat: list[int]) -> None:
+def shown(case: SimpleNamespace, window: list[int]) -> tuple[int, ...]:
+    """A window as GPTDataset gives it: padding, whose loss it masks, becomes 0."""
+    return tuple(0 if token == case.pad else token for token in window)
+
+
+@pytest.mark.parametrize("mode", WINDOWS)
+def test_megatron_gives_whole_windows(tmp_path: Path, made: Path, mode: str, dtype: str) -> None:
+    """In an order of its own: it shuffles what .idx calls documents, and those are the windows."""
+    case = case_of(made, mode, dtype)
+    samples = gpt_samples(case, np.arange(len(case.sequences)), SEQ_LEN, tmp_path)
+    windows = {shown(case, window): k for k, window in enumerate(case.sequences)}
+    found = [windows[tuple(sample)] for sample in samples]  # a KeyError: not a window
+    assert len(set(found)) == len(found) == len(windows) - 1  # the last one lends its first token as a label
+    assert found != sorted(found)
+    assert_neighbours(case, samples)
+
+
+def test_megatron_mixes_documents_that_are_not_in_windows(tmp_path: Path, made: Path, dtype: str) -> None:
+    """Why windows are needed."""
+    case = case_of(made, "documents", dtype)
+    samples = gpt_samples(case, np.arange(len(case.sequences)), SEQ_LEN, tmp_path)
+    whole = {tuple(case.flat[k : k + SEQ_LEN]) for k in range(0, len(case.flat), SEQ_LEN)}
+    assert sum(tuple(sample) in whole for sample in samples) < len(samples) / 10
+
+
+def test_megatron_gives_whole_sequences_of_a_bucket(tmp_path: Path, made: Path, dtype: str) -> None:
+    """Sequences of one length are one slice of the shard, with a dataset of that length."""
+    case = case_of(made, "decompose", dtype)
+    lengths = np.array([len(sequence) for sequence in case.sequences])
+    assert len(set(lengths)) > 2
+    rows_of = run_snippet("buckets", case.paths["megatron"])["rows"]
+    assert set(rows_of) == set(lengths.tolist())
+    for length in sorted(set(lengths)):
+        rows = np.flatnonzero(lengths == length)
+        assert np.array_equal(rows, np.arange(rows[0], rows[-1] + 1))
+        assert np.array_equal(rows, rows_of[int(length)])
+        samples = gpt_samples(case, rows, int(length), tmp_path)
+        assert len(samples) == len(rows) - 1
+        assert Counter(map(tuple, samples)) < Counter(shown(case, case.sequences[k]) for k in rows)
+
+
+@pytest.mark.parametrize("mode", ["documents", *WINDOWS])
+def test_datatrove_gives_windows_in_order(made: Path, mode: str, dtype: str) -> None:
     """It reads seq_len + 1 tokens at once, so windows of N are read with N - 1; positions restart with documents."""
     from datatrove.utils.dataset import DatatroveFolderDataset
 
+    case = case_of(made, mode, dtype)
     width = np.dtype(dtype).itemsize
+    folder = str(Path(case.paths["datatrove"]).parent)
     dataset = DatatroveFolderDataset(
-        str(tmp_path / "datatrove"), SEQ_LEN - 1, filename_pattern="*.ds", token_size=width, return_positions=True
+        folder, SEQ_LEN - 1, filename_pattern="*.ds", token_size=width, return_positions=True
     )
-    found = [dataset[k] for k in range(len(dataset))]
-    whole = len(flat) // SEQ_LEN
-    assert [t for sample in found for t in sample["input_ids"].tolist()] == flat[: whole * SEQ_LEN]
-    for sample in found:
-        previous = EOS
+    samples = [dataset[k] for k in range(len(dataset))]
+    found = [sample["input_ids"].tolist() for sample in samples]
+    whole = len(case.flat) // SEQ_LEN
+    assert [t for sample in found for t in sample] == case.flat[: whole * SEQ_LEN]
+    if mode != "documents":
+        assert found == case.sequences
+        assert_neighbours(case, found)
+    for sample in samples:
+        before = case.eos
         for token, position in zip(sample["input_ids"].tolist(), sample["positions"].tolist(), strict=True):
-            assert (position == 0) == (previous == EOS) or token == PAD
-            previous = token
+            assert (position == 0) == (before == case.eos) or token == case.pad or mode != "documents"
+            before = token
 
 
-def test_olmo_core_fixed_length_dataset(
-    tmp_path: Path, dtype: str, layout: str, shards: dict[str, ShardRecord], flat: list[int]
-) -> None:
+@pytest.mark.parametrize("mode", ["documents", *WINDOWS])
+def test_olmo_core_gives_windows_in_order(made: Path, mode: str, dtype: str) -> None:
     from olmo_core.data.numpy_dataset import NumpyFSLDataset
     from olmo_core.data.utils import iter_document_indices
 
-    path = tmp_path / shards["olmo"].path
+    case = case_of(made, mode, dtype)
     dataset = NumpyFSLDataset(
-        path,
+        case.paths["olmo"],
         sequence_length=SEQ_LEN,
-        pad_token_id=PAD,
-        eos_token_id=EOS,
-        vocab_size=VOCAB,
+        pad_token_id=case.pad,
+        eos_token_id=case.eos,
+        vocab_size=case.vocab_size,
         dtype=np.uint16 if dtype == "uint16" else np.uint32,
         include_instance_metadata=False,
     )
     dataset.prepare()
-    found = [t for k in range(len(dataset)) for t in dataset[k]["input_ids"].tolist()]
-    assert found == flat[: len(flat) // SEQ_LEN * SEQ_LEN]
-    spans = list(iter_document_indices(path, use_array_if_local=False))
-    if layout == "documents":
-        assert [flat[a:b] for a, b in spans] == table(DOCS)["input_ids"].to_pylist()
+    found = [dataset[k]["input_ids"].tolist() for k in range(len(dataset))]
+    whole = len(case.flat) // SEQ_LEN
+    assert [t for sample in found for t in sample] == case.flat[: whole * SEQ_LEN]
+    spans = list(iter_document_indices(case.paths["olmo"], use_array_if_local=False))
+    if mode == "documents":
+        assert [case.flat[a:b] for a, b in spans] == case.documents
     else:
-        assert [t for a, b in spans for t in flat[a:b]] == [t for t in flat if t != PAD]
+        assert found == case.sequences
+        assert_neighbours(case, found)
+        bounds = np.cumsum([0, *(len(sequence) for sequence in case.sequences)])
+        at = [(bounds[piece["sequence"]] + piece["start"], piece["end"] - piece["start"]) for piece in case.pieces]
+        assert spans == [(start, start + size) for start, size in at]

@@ -1,4 +1,5 @@
-"""A worker killed in every pass of deduplication: the same keepers. `make soak` does so with all operators."""
+"""A worker killed in every pass of deduplication, and of ordering: the same verdicts. `make soak` does so with all
+operators."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ import pyarrow as pa
 import pytest
 
 from operators.dedup.minhash import MinHashDedup
+from operators.ordering.order import Order
 from tests.operators.dedup.rows import Repartitioned, documents, sample_texts
 from tests.soak.kills import check_kills, run_stage
 
@@ -25,6 +27,12 @@ def units(count: int = 60) -> list[pa.Table]:
 def test_a_worker_killed_in_every_phase_of_minhash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     killed = check_kills(tmp_path, units(), [MinHashDedup()], monkeypatch)
     assert killed >= 8
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_a_worker_killed_in_every_phase_of_ordering(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    killed = check_kills(tmp_path, units(), [Order()], monkeypatch)
+    assert killed >= 25
 
 
 @pytest.mark.usefixtures("ray_session")

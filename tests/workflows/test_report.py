@@ -52,7 +52,7 @@ def build() -> dict[str, Any]:
 def test_usual_build(build: dict[str, Any]) -> None:
     page = render(json.loads(json.dumps(build)), samples(build))
     outline = Outline(page)
-    assert len(page.encode()) < 300_000
+    assert len(page.encode()) < 330_000
     for section in SECTIONS:
         assert ("section", section) in [(tag, attrs.get("id")) for tag, attrs in outline.tags]
     for stage in build["stages"]:
@@ -67,6 +67,90 @@ def test_usual_build(build: dict[str, Any]) -> None:
     assert outline.words.count("✓ yes") == 10
     assert "✗" not in outline.text
     assert render(build, samples(build)) == page
+
+
+def test_order_and_contexts_are_shown(build: dict[str, Any]) -> None:
+    page = render(build, {})
+    text = Outline(page).words
+    summary = build["stages"][3]["operators"][0]["summary"]
+    links = summary["links"]
+    for said in (
+        "Ordered bygreedy_edge206,289 documents",
+        f"{summary['adjacent']}mean; of random pairs {summary['random']}",
+        "93.4%measured on 400 documents",
+        "512lists of documents, 32 for each",
+        f"a nearest neighbour {links['edge']:,}",
+        "Packed byicp_fit195,312 sequences of 2,048 tokens",
+        "Padding<0.1%118,204 positions",
+        "Documents cut0.0%0 that would fit into one sequence",
+        "Coherence kept93.2%",
+        "Building on other systems<urn:uuid:20000002>3520.58",
+        "and 4 more",
+    ):
+        assert said in text
+    assert page.count('class="dots"') == 8
+    assert page.count("order_similarity") == 0  # it is drawn with the order, not among the cuts
+
+
+@pytest.mark.parametrize("method", ["random", "by_field"])
+def test_order_without_likeness(build: dict[str, Any], method: str) -> None:
+    plain = copy.deepcopy(build)
+    [order] = plain["stages"][3]["operators"]
+    order |= {"summary": {"method": method}, "measured": {}}
+    plain["stages"][3]["steps"][0]["parameters"] |= {"field": "date", "descending": True}
+    text = Outline(render(plain, {})).words
+    assert f"Ordered by{method}field date, descending True, 206,289 documents" in text
+    for unknown in ("Similarity along the path", "two dimensions", "was joined", "Nearest neighbours found"):
+        assert unknown not in text
+
+
+def test_builds_without_order_or_windows_say_nothing_of_them(build: dict[str, Any]) -> None:
+    ids = {attrs.get("id") for _, attrs in Outline(render(build | {"stages": build["stages"][:3]}, {})).tags}
+    assert not ids & {"order", "contexts"}
+    assert set(SECTIONS) <= ids
+
+
+@pytest.mark.parametrize(
+    "key", [*manifest()["stages"][3]["operators"][0]["summary"], *manifest()["stages"][4]["packing"]]
+)
+def test_any_part_of_order_and_packing_may_be_missing(build: dict[str, Any], key: str) -> None:
+    for changed in ({}, {key: None}):
+        part = copy.deepcopy(build)
+        [order], tokens = part["stages"][3]["operators"], part["stages"][4]
+        for known in (order["summary"], tokens["packing"]):
+            if known.pop(key, None) is not None:
+                known |= changed
+        ids = {attrs.get("id") for _, attrs in Outline(render(part, {})).tags}
+        assert {"order", "contexts"} <= ids
+
+
+def test_contexts_may_be_incomplete(build: dict[str, Any]) -> None:
+    part = copy.deepcopy(build)
+    part["stages"][4]["contexts"] = [{}, {"documents": [{}, {"title": None, "similarity": -0.25}]}]
+    text = Outline(render(part, {})).words
+    assert "no title––" in text
+    assert "-0.25" in text
+    part["stages"][4] |= {"packing": None, "steps": None}
+    assert "no title––" in Outline(render(part, {})).words
+
+
+def test_what_operators_sum_up_stands_below_them(build: dict[str, Any]) -> None:
+    told = copy.deepcopy(build)
+    told["stages"][2]["operators"][1]["summary"] = {
+        "threshold": 0.9312,
+        "sampled": 12_345,
+        "calibrated": True,
+        "model": "a <b>model</b>",
+        "curve": [1, 2],
+        "nothing": None,
+    }
+    text = Outline(render(told, {})).words
+    assert "Threshold 0.9312 Sampled 12,345 Calibrated yes Model a <b>model</b>" in text
+    assert "Curve" not in text
+    assert "Nothing None" not in text
+    told["stages"][2]["operators"][1]["summary"] = {f"value_{k}": k for k in range(50)}
+    assert "Value 11" in Outline(render(told, {})).words
+    assert "Value 12" not in Outline(render(told, {})).words
 
 
 def test_documents_that_stay_with_less_text_are_told_by_what_was_found(build: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -41,7 +42,7 @@ from workflows.stage import Manifest, StageError
 from workflows.verify import verify
 
 ROWS = {"documents": (0, 110), "windows": (110, 50), "counts": (0, 110), "text": (0, 110)}  # first, number
-FORMATS = ["megatron", "datatrove", "olmo", "tokens_parquet", "parquet"]
+FORMATS = ["megatron", "datatrove", "olmo", "mds", "tokens_parquet", "parquet"]
 OFF = dict.fromkeys(("language", "gopher_repetition", "gopher_quality", "c4", "fineweb"), "off")
 RECIPES: dict[str, dict[str, Any]] = {
     "documents": {"shards": {"formats": FORMATS, "tokens_per_shard": 30_000}},
@@ -119,12 +120,13 @@ def ids_everywhere(store: Store, manifest: Manifest) -> set[str]:
 
 
 def texts_of(store: Store, manifest: Manifest, kind: str) -> Iterator[list[str]]:
-    """The texts of the documents of each shard, decoded from the tokens of one format, which lie end to end."""
+    """The texts of the documents of each shard, decoded from the tokens of one format."""
     decoder = tokenizers.Tokenizer.from_buffer(store.read(artefact_key(manifest["tokenizer"]["sha256"])))
     for shard in (shard for shard in manifest["shards"] if shard["format"] == kind):
         record = shard_record(shard)
         with store.local(record.path, *(sidecar.path for sidecar in record.sidecars)) as root:
-            ids = read_sequences(root, record).tokens[: record.tokens].tolist()
+            tokens = np.array(read_sequences(root, record).tokens)
+        ids = in_path_order(store, manifest, record.path, tokens)[: record.tokens].tolist()
         documents: list[list[int]] = [[]]
         for token in ids:
             if token == manifest["tokenizer"]["eos_id"]:
@@ -132,6 +134,18 @@ def texts_of(store: Store, manifest: Manifest, kind: str) -> Iterator[list[str]]
             else:
                 documents[-1].append(token)
         yield decoder.decode_batch(documents[:-1], skip_special_tokens=False)
+
+
+def in_path_order(store: Store, manifest: Manifest, path: str, tokens: np.ndarray) -> np.ndarray:
+    """The tokens of a shard with its windows in the order of the documents again, as its tokens_parquet says."""
+    name = Path(path).name.rsplit("-", 1)[0]
+    paths = [shard["path"] for shard in manifest["shards"] if shard["format"] == "tokens_parquet"]
+    rows = next(one for one in paths if Path(one).name.rsplit("-", 1)[0] == name)
+    with store.local(rows) as root:
+        table = pq.read_table(root / rows)
+    if "context" not in table.column_names:
+        return tokens
+    return tokens.reshape(table.num_rows, -1)[np.argsort(table["context"].to_numpy())].reshape(-1)
 
 
 def wrong(store: Store) -> list[tuple[str, str]]:

@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from operators.dedup import semantic
 from operators.dedup.semantic import SemanticDedup
 from operators.dedup.stars import greedy_stars
 from operators.ordering import lexical
-from operators.ordering.vectors import on_grid
-from operators.phases import VERDICT, Phase, run_in_memory
+from operators.ordering.vectors import Vectors, on_grid
+from operators.phases import MEMORY, VERDICT, Fold, GlobalOperator, Phase, run_in_memory
 from tests.operators.dedup.rows import Repartitioned, documents, dropped, fates, sample_texts, word
 
 NAN, INF = float("nan"), float("inf")
@@ -158,6 +159,8 @@ def test_the_verdict_tells_why() -> None:
         ({"threshold": 1.01}, r"(?s)threshold.*input_value=1.01"),
         ({"dimensions": 1000}, r"(?s)dimensions.*input_value=1000"),
         ({"clusters": 0}, r"(?s)clusters.*input_value=0"),
+        ({"max_share": 0}, r"(?s)max_share.*input_value=0"),
+        ({"max_share": 1}, r"(?s)max_share.*input_value=1"),
         ({"column": "e", "dimensions": 512}, "dimensions: 512 has no effect with column"),
         ({"embedding": "e"}, "embedding"),
     ],
@@ -179,6 +182,100 @@ def test_phases_follow_the_corpus() -> None:
     assert sizes(SemanticDedup(column="e"), 10**6)["counts"] == (0, 1)
     assert SemanticDedup(column="e").needs == ("text", "priority", "e")
     assert not SemanticDedup().recalls
+
+    assert "nearest" not in sizes(SemanticDedup(), 10**6)
+    calibrated = sizes(SemanticDedup(max_share=0.02), 10**9)
+    assert calibrated["sample"] == (2000 * 2176, 1)
+    assert calibrated["nearest"] == (2000 * 26 * 10**6, 194)
+
+
+def threshold_by_hand(vectors: Vectors, least: float, share: float) -> float:
+    """The smallest multiple of 0.0001, from `least` to 1, that no more than this share of the vectors reaches."""
+    wide = vectors[vectors.any(axis=1)].astype(np.int64)
+    squares = (wide * wide).sum(axis=1)
+    cosines = wide @ wide.T / np.sqrt(np.outer(squares, squares))
+    np.fill_diagonal(cosines, 0)
+    nearest = cosines.max(axis=1, initial=0)
+    steps = [least, *(step / 10_000 for step in range(math.ceil(least * 10_000), 10_001))]
+    return next((t for t in steps if (nearest >= t).sum() <= share * len(nearest)), 1.0)
+
+
+@given(
+    st.integers(0, 2**32),
+    st.lists(st.integers(0, 90), max_size=4),
+    st.lists(st.integers(1, 4), min_size=4, max_size=4),
+    st.sampled_from([0.01, 0.1, 0.3, 0.6, 0.99]),
+    st.sampled_from([0.5, 0.9, 0.99]),
+    st.booleans(),
+)
+@settings(max_examples=20, deadline=None)
+def test_no_more_than_max_share_go(
+    seed: int, cuts: list[int], partitions: list[int], share: float, least: float, copies: bool
+) -> None:
+    """All documents are in the sample: the threshold is that of every pair, however documents are cut and divided."""
+    random = np.random.default_rng(seed)
+    numbers = random.normal(size=(90, 4))
+    if copies:
+        numbers[:30] = numbers[60:]
+    numbers[5] = 0
+    table = embedded([{"e": e} for e in numbers.tolist()])
+    bounds = sorted({0, 90, *cuts})
+    units = [table.slice(a, b - a) for a, b in zip(bounds, bounds[1:], strict=False)]
+    operator = SemanticDedup(column="e", threshold=least, max_share=share)
+    found = gone(operator, units)
+    expected = threshold_by_hand(on_grid(numbers), least, share)
+    assert found == gone(SemanticDedup(column="e", threshold=expected), [table])
+    assert fates(Repartitioned(operator, partitions), units) == fates(operator, [table])
+    if expected < 1:
+        assert len(found) <= share * 89
+    assert {v["drop_threshold"] for v in run_in_memory(operator, units).to_pylist() if v["drop_reason"]} <= {expected}
+
+
+def outputs_of(operator: SemanticDedup, units: Sequence[pa.Table]) -> pa.Table:
+    """What the phase `threshold` finds: it is made the last one."""
+
+    class Calibration(GlobalOperator):
+        def phases(self, rows: int, memory: int = MEMORY) -> Sequence[Phase | Fold]:
+            return operator.phases(rows, memory)[:-1]
+
+    return run_in_memory(Calibration(), units)
+
+
+def test_the_summary_states_the_threshold() -> None:
+    """A hundred pairs, the k-th at an angle of k hundredths to each other, and far from all others."""
+    points = [np.exp(1j * (0.03 * k + a)) for k in range(100) for a in (0, k / 100)]
+    rows = [{"e": [*(z.real, z.imag), *np.eye(100)[k // 2].tolist()]} for k, z in enumerate(points)]
+    operator = SemanticDedup(column="e", threshold=0.9, max_share=0.1)
+    summary = operator.summary(outputs_of(operator, [embedded(rows)]))
+    at = {share: round(math.cos(k / 100) / 2 + 0.5, 3) for share, k in ((0.01, 0), (0.1, 9), (0.5, 49))}
+    assert summary["sampled"] == 200
+    assert {share: round(summary["similar"][str(share)], 3) for share in at} == at
+    assert summary["threshold"] == math.ceil((math.cos(0.1) / 2 + 0.5) * 10_000) / 10_000
+    assert len(gone(operator, [embedded(rows)])) == 10
+    assert operator.summarised == ("threshold",)
+    assert SemanticDedup().summarised == ()
+    assert SemanticDedup().summary() == {}
+
+
+@pytest.mark.parametrize("rows", [[], [{"e": None}, {"e": [0, 0]}], [{"e": [1, 0]}]])
+def test_nothing_to_calibrate_by(rows: list[dict[str, Any]]) -> None:
+    operator = SemanticDedup(column="e", max_share=0.1)
+    assert gone(operator, [embedded(rows)]) == {}
+    summary = operator.summary(outputs_of(operator, [embedded(rows)]))
+    assert summary == {} or summary["similar"]["0.01"] == 0
+
+
+def test_a_small_sample_is_that_of_all_units(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(semantic, "SAMPLED", 60)
+    random = np.random.default_rng(5)
+    table = embedded([{"e": e} for e in random.normal(size=(600, 5)).tolist()])
+    units = [table.slice(400), table.slice(0, 1), table.slice(1, 399)]
+    operator = SemanticDedup(column="e", threshold=0.5, max_share=0.2)
+    found = outputs_of(operator, [table])
+    assert 40 < len(found) < 80
+    assert found.equals(outputs_of(operator, units))
+    assert 0.9 < found["threshold"][0].as_py() < 1
+    assert 30 < len(gone(operator, units)) < 120  # of a share of .2 with such a neighbour about half stay
 
 
 @given(

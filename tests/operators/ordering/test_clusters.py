@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from operators.models.faiss import library
-from operators.ordering.clusters import k_means, nearest
+from operators.ordering import clusters
+from operators.ordering.clusters import greedy_path, k_means, nearest
 from operators.ordering.vectors import on_grid
 
 
@@ -67,3 +68,34 @@ def test_equal_vectors_are_one_cluster() -> None:
 def test_no_vectors() -> None:
     middle = on_grid(np.eye(3))
     assert nearest(middle[:0], middle).tolist() == []
+
+
+def test_very_many_centroids(monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(4)
+    vectors, middle = on_grid(random.normal(size=(700, 8))), on_grid(random.normal(size=(90, 8)))
+    expected = nearest(vectors, middle)
+    monkeypatch.setattr(clusters, "BLOCK_SCORES", 1000)
+    assert np.array_equal(nearest(vectors, middle), expected)
+
+
+@given(st.integers(0, 2**32), st.integers(0, 80), st.integers(1, 6), st.integers(1, 8))
+@settings(max_examples=40, deadline=None)
+def test_greedy_path_goes_to_the_nearest_left(seed: int, rows: int, dimensions: int, looked_at: int) -> None:
+    """By the weight that products are rounded to, and where none is positive by the product."""
+    random = np.random.default_rng(seed)
+    middle = on_grid(random.normal(size=(rows, dimensions)))
+    before = clusters.LOOKED_AT
+    clusters.LOOKED_AT = looked_at
+    try:
+        path = greedy_path(middle)
+    finally:
+        clusters.LOOKED_AT = before
+    assert sorted(path.tolist()) == list(range(rows))
+    cosines = middle.astype(np.float64) @ middle.T / 4096**2
+    for at in range(1, rows):
+        left = path[at:]
+        step = cosines[path[at - 1], left]
+        assert step[0] > step.max() - 0.002  # lengths differ a little by rounding
+    if rows:
+        total = middle.astype(np.int64) @ middle.sum(axis=0, dtype=np.int64)
+        assert total[path[0]] == total.min()

@@ -1,0 +1,180 @@
+"""Write one partition of a build's documents as shards: sorted, cut evenly, laid out, indexed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from cluster.exchange import open_partition
+from cluster.shard_reader import ShardRecord, Sidecar
+from cluster.shards import TEXT_FORMAT, write_shard
+from cluster.storage import Store
+from cluster.tables import TableWriter
+from cluster.units import Record, peak_rss_bytes
+from operators.document import SCHEMA
+from operators.histogram import numbers
+from operators.ordering.order import RANK, SIMILARITY
+from operators.tokens.decompose import buckets
+from operators.tokens.pack import Pack, Packed, flat_tokens
+from workflows.contexts import sample_contexts
+
+TRAIN = "train"
+SAMPLED = f"{TRAIN}-00000-00"  # the shard of which the report shows contexts
+ALWAYS = ("id", "text", "input_ids")
+CHARACTERS_PER_TOKEN = 4  # an estimate that only sizes partitions; it may be wrong by any factor
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """Sorts one partition by order key, cuts it into shards, writes them and the index of their documents."""
+
+    folder: str
+    keys: tuple[str, ...]
+    writer: ShardWriter
+    tokens_per_shard: int
+
+    def __call__(self, number: int, work: list[Any]) -> Record:
+        split, place, partition = work
+        store, tokenized = self.writer.store, self.writer.tokenizer is not None
+        written = Written()
+        tokens = 0
+        with (
+            open_partition(store, self.keys, partition) as table,
+            TableWriter(store, f"{self.folder}/kept", number) as index,
+        ):
+            order = pc.sort_indices(table.select(["key", "id"]), [("key", "ascending"), ("id", "ascending")])
+            counted = tokenized and table.num_rows  # where all documents were dropped before, none was tokenized
+            sizes = table["tokens"] if counted else pc.divide(table["chars"], CHARACTERS_PER_TOKEN)
+            bounds = cut_evenly(sizes.take(order).to_numpy(), self.tokens_per_shard)
+            for part, (first, last) in enumerate(zip(bounds[:-1], bounds[1:], strict=True)):
+                docs = table.take(order.slice(first, last - first)).drop_columns(["key"])
+                self.writer.write(docs, split, f"{place:05d}-{part:02d}", index, written)
+                tokens += int(pc.sum(docs["tokens"]).as_py() or 0) if counted else 0
+        return {
+            "split": split,
+            "shards": written.shards,
+            "packing": dict(written.packing),
+            "contexts": written.contexts,
+            "sources": {name: dict(own) for name, own in written.sources.items()},
+            "tokens": tokens,
+            "kept_documents": table.num_rows,
+            "index": index.entries,
+            "peak_rss_bytes": peak_rss_bytes(),
+        }
+
+
+@dataclass
+class Written:
+    """What shards hold, added up."""
+
+    shards: list[dict[str, Any]] = field(default_factory=list)  # records as manifests have them
+    packing: Counter[str] = field(default_factory=Counter)  # what laying documents out in windows cost
+    contexts: list[dict[str, Any]] = field(default_factory=list)  # a few, for the report
+    sources: dict[str, Counter[str]] = field(default_factory=dict)  # documents, tokens and weights of each
+
+    def pack(self, windows: Packed) -> None:
+        """Count the windows that documents were laid out in."""
+        self.packing.update({"sequences": len(windows.offsets) - 1, "padding": windows.padding, **windows.costs})
+
+    def count(self, docs: pa.Table) -> None:
+        """Count documents with their tokens."""
+        columns = {"source": docs["source"], "tokens": docs["tokens"], "weight": docs["weight"]}
+        frame = pl.DataFrame(columns).group_by("source").agg(pl.len(), pl.col("tokens", "weight").sum()).sort("source")
+        for source, documents, tokens, weight in frame.iter_rows():
+            own = self.sources.setdefault(source or "", Counter())
+            own.update(documents=documents, tokens=tokens, weight=weight)
+
+
+@dataclass(frozen=True)
+class ShardWriter:
+    """Writes documents as one shard of a build, in all its formats."""
+
+    store: Store
+    folder: str
+    pack: Pack
+    tokenizer: dict[str, Any] | None
+    formats: tuple[str, ...]
+    columns: frozenset[str]  # that have a value somewhere: all shards have the same columns
+
+    def write(self, docs: pa.Table, split: str, number: str, index: TableWriter, written: Written) -> None:
+        """Write one shard, index its documents, and add it to what was written."""
+        if docs.num_rows == 0:
+            return
+        docs = sorted_columns(docs, self.columns)
+        windows = None
+        offsets = np.zeros(docs.num_rows, np.int64)
+        if self.tokenizer:
+            flat, bounds = flat_tokens(docs["input_ids"])
+            offsets = bounds[:-1]
+            if self.pack.layout == "windows":
+                windows = self.pack(flat, bounds, self.tokenizer["pad_id"], links_of(docs))
+                offsets = starts_of(windows)
+                written.pack(windows)
+                if f"{split}-{number}" == SAMPLED:
+                    written.contexts = sample_contexts(docs, windows)
+        with self.store.scratch() as folder:
+            records = write_shard(folder, f"{split}-{number}", docs, self.formats, self.tokenizer, windows)
+            for record in records:
+                files: list[ShardRecord | Sidecar] = [record, *record.sidecars]
+                for file in files:
+                    self.store.publish(folder / file.path, f"{self.folder}/{file.path}")
+        told = [self._told(asdict(record), split) for record in records]
+        if windows is not None and self.pack.mode == "decompose":
+            of_length = {str(length): n for length, (_, n) in buckets(windows.offsets).items()}
+            told = [one | ({} if one["format"] == TEXT_FORMAT else {"buckets": of_length}) for one in told]
+        main = next((r for r in told if r["format"] == self.formats[0]), told[0])
+        columns = {"id": docs["id"], "shard": pa.array([main["path"]] * docs.num_rows, pa.string())}
+        columns |= {"row": pa.array(np.arange(docs.num_rows)), "offset": pa.array(offsets)}
+        columns |= {"split": pa.array([split] * docs.num_rows, pa.string())}
+        if self.tokenizer:
+            columns["tokens"] = docs["tokens"]
+            written.count(docs)
+        index.write(pa.table(columns))
+        written.shards += told
+
+    def _told(self, record: dict[str, Any], split: str) -> dict[str, Any]:
+        """The record as the manifest has it: paths from the root of the store."""
+        for file in (record, *record["sidecars"]):
+            file["path"] = f"{self.folder}/{file['path']}"
+        return record | {"split": split}
+
+
+def starts_of(windows: Packed) -> NDArray[np.int64]:
+    """Where each document begins in the tokens of the windows."""
+    first = windows.pieces.filter(pc.equal(windows.pieces["document_start"], 0)).sort_by("document")
+    starts: NDArray[np.int64] = windows.offsets[first["sequence"].to_numpy()] + first["start"].to_numpy()
+    return starts
+
+
+def links_of(docs: pa.Table) -> NDArray[np.float64] | None:
+    """How like each document is to the one before it, where that one stands right before it in the order too."""
+    if SIMILARITY not in docs.column_names:
+        return None
+    links = numbers(docs[SIMILARITY])
+    follows = np.diff(docs[RANK].to_numpy(), prepend=-2) == 1
+    return np.where(follows, links, np.nan)
+
+
+def cut_evenly(sizes: NDArray[np.int64], most: int) -> list[int]:
+    """Row bounds of parts of at most about `most` tokens each, of even size; at least one part, none empty."""
+    total = int(sizes.sum())
+    parts = max(1, -(-total // most))
+    ends = np.cumsum(sizes)
+    inner = np.searchsorted(ends, total * np.arange(1, parts) / parts, side="left") + 1
+    return sorted({0, len(sizes), *(int(i) for i in inner if i < len(sizes))})
+
+
+def sorted_columns(docs: pa.Table, present: Collection[str]) -> pa.Table:
+    """The schema's columns in its order, then the others by name, of those `present`: order and presence of columns
+    must not depend on which file a shard's first document came from."""
+    first = [name for name in SCHEMA.names if name in docs.column_names]
+    rest = sorted(set(docs.column_names) - set(first))
+    return docs.select([name for name in first + rest if name in ALWAYS or name in present])
