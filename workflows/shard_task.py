@@ -86,10 +86,15 @@ class Written:
 
     def count(self, docs: pa.Table) -> None:
         """Count documents with their tokens."""
-        columns = {"source": docs["source"], "tokens": docs["tokens"], "weight": docs["weight"]}
-        frame = pl.DataFrame(columns).group_by("source").agg(pl.len(), pl.col("tokens", "weight").sum()).sort("source")
-        for source, documents, tokens, weight in frame.iter_rows():
-            own = self.sources.setdefault(source or "", Counter())
+        nothing = pa.nulls(docs.num_rows)
+        columns = {
+            name: docs[name] if name in docs.column_names else nothing for name in ("source", "tokens", "weight")
+        }
+        weights = pl.col("weight").cast(pl.Float64).fill_null(1.0)
+        frame = pl.DataFrame(columns).with_columns(weights, pl.col("source").cast(pl.String).fill_null(""))
+        counts = frame.group_by("source").agg(pl.len(), pl.col("tokens", "weight").sum()).sort("source")
+        for source, documents, tokens, weight in counts.iter_rows():
+            own = self.sources.setdefault(source, Counter())
             own.update(documents=documents, tokens=tokens, weight=weight)
 
 

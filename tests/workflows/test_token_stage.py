@@ -7,7 +7,8 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workflows.token_stage import assign, cut_evenly, cut_splits, sorted_columns
+from workflows.shard_task import cut_evenly, sorted_columns
+from workflows.token_stage import BLOCK, assign, cut_splits
 
 
 @settings(max_examples=100, deadline=None)
@@ -42,6 +43,19 @@ def test_a_cluster_stays_in_one_split_and_shares_are_about_right() -> None:
     assert (held_out[0::2] == held_out[1::2]).all()
     assert 0.08 < held_out.mean() < 0.12
     assert np.bincount(partitions).min() > 1500
+
+
+def test_documents_that_follow_each_other_stay_together() -> None:
+    """Blocks go to partitions by hash, within them ranks decide; what belongs to another split is not affected."""
+    cuts = cut_splits({"validation": 0.1}, 40_000_000, 100_000)
+    ids, ranks = pa.array([str(n) for n in range(40_000)]), np.random.default_rng(0).permutation(40_000)
+    keys, partitions = assign(ids, ids, cuts, pa.chunked_array([pa.array(ranks)]))
+    assert keys.tolist() == ranks.tolist()
+    trained = partitions >= cuts[1].first
+    assert 0.08 < 1 - trained.mean() < 0.12
+    homes = {block: set(partitions[trained & (ranks // BLOCK == block)].tolist()) for block in range(40_000 // BLOCK)}
+    assert {len(found) for found in homes.values()} == {1}
+    assert len(set.union(*homes.values())) > 10
 
 
 def test_columns_have_one_order_and_empty_ones_are_left_out() -> None:

@@ -224,11 +224,13 @@ def test_no_more_than_max_share_go(
     operator = SemanticDedup(column="e", threshold=least, max_share=share)
     found = gone(operator, units)
     expected = threshold_by_hand(on_grid(numbers), least, share)
-    assert found == gone(SemanticDedup(column="e", threshold=expected), [table])
+    used = {v["drop_threshold"] for v in run_in_memory(operator, units).to_pylist() if v["drop_reason"]}
+    # nearest similarities are known to 16 bits, and the threshold is above all that they may stand for
+    assert used <= {expected, min(round(expected + 0.0001, 4), 1.0)}
+    assert found == gone(SemanticDedup(column="e", threshold=max(used, default=1.0)), [table])
     assert fates(Repartitioned(operator, partitions), units) == fates(operator, [table])
     if expected < 1:
         assert len(found) <= share * 89
-    assert {v["drop_threshold"] for v in run_in_memory(operator, units).to_pylist() if v["drop_reason"]} <= {expected}
 
 
 def outputs_of(operator: SemanticDedup, units: Sequence[pa.Table]) -> pa.Table:
