@@ -54,7 +54,13 @@ def run(documents: int, dimensions: int, method: str) -> Mapping[str, Any]:
         (folder / "in").mkdir()
         lay_out(folder / "in", documents, dimensions)
         began = time.perf_counter()
-        command = [sys.executable, "-m", "workflows.cli", "order", str(folder / "in"), "-o", str(folder / "out")]
+        command = [
+            str(Path(sys.executable).with_name("corpusmill")),
+            "order",
+            str(folder / "in"),
+            "-o",
+            str(folder / "out"),
+        ]
         command += ["--no-text", "--column", "vector", "--method", method]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         wall = time.perf_counter() - began

@@ -46,6 +46,7 @@ from workflows.stage import (
 )
 from workflows.training_plan import write_plan
 
+CHARACTERS_WITHOUT_TEXT = 1000  # that a document of embeddings alone counts for
 HASHES = 2.0**64
 BLOCK = 1024  # documents that follow each other in the order: their seams are few, and shards are even
 
@@ -67,7 +68,8 @@ def run_token_stage(stage: TokenStage, job: Job, upstream: Manifest) -> Manifest
     if not files:
         return _manifest(stage, job, upstream, [], [], None, time.perf_counter() - started)
     steps = tuple(_fitted(stage, job, step, upstream) for step in stage.steps)
-    cuts = cut_splits(job.recipe.splits, upstream["characters"]["kept"], job.recipe.shards.tokens_per_shard)
+    characters = upstream["characters"]["kept"] or upstream["kept"] * CHARACTERS_WITHOUT_TEXT
+    cuts = cut_splits(job.recipe.splits, characters, job.recipe.shards.tokens_per_shard)
     partitions = sum(cut.partitions for cut in cuts)
 
     job.progress.started(stage.name, " → ".join(step.name for step in steps), len(files))

@@ -141,6 +141,7 @@ class Order(GlobalOperator):
                 f"recall is {share}, the share of the {self.neighbours} nearest neighbours that were found, of "
                 f"{len(recall)} documents; min_recall is {self.min_recall}: more `probes`, or fewer `lists`"
             )
+        exact = bool(pc.all(pc.is_null(centroids["probed"])).as_py())
         kinds = {LINKS[int(row["link"])]: row for row in links.to_pylist()}
         known = sum(row["similarities"] for row in kinds.values())
         total = sum(row["similarity"] for row in kinds.values())
@@ -149,7 +150,8 @@ class Order(GlobalOperator):
             "method": self.method,
             "documents": int(pc.sum(sizes["documents"]).as_py() or 0),
             "lists": len(sizes) - 1,  # the last are documents that are like nothing
-            "probes": None if pc.all(pc.is_null(centroids["probed"])).as_py() else self.probes,
+            "exact": exact,
+            "probes": None if exact else self.probes,
             "queries": len(recall),
             "recall": share,
             "adjacent": round(total / known, 4) if known else None,

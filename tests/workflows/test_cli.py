@@ -99,6 +99,47 @@ def test_the_installed_command_prints_help_and_refuses_unknown_options() -> None
     assert corpusmill("build", "r.yaml", "--limit", "0").code == 2
 
 
+def test_order_is_a_recipe_that_may_be_shown_or_built(tmp_path: Path, ray_session: None, sample: Path) -> None:
+    pq.write_table(pq.read_table(sample / "sample.parquet").slice(0, 60), tmp_path / "docs.parquet")
+    out = tmp_path / "out"
+    given = ("order", tmp_path / "docs.parquet", "-o", out, "--neighbours", "5", "--tokenizer", "train:bpe")
+    shown = corpusmill(*given, "--seq-len", "512", "--formats", "mds,megatron", "--show-recipe")
+    assert (shown.code, shown.err, out.exists()) == (0, "", False)
+    assert read_yaml(shown.out) == {
+        "workflow": "order",
+        "inputs": [str(tmp_path / "docs.parquet")],
+        "output": str(out),
+        "fields": {},
+        "params": {
+            "order": {"method": "greedy_edge", "neighbours": 5},
+            "tokenizer": {"name": "train:bpe"},
+            "pack": {"seq_len": 512},
+        },
+        "shards": {"formats": ["mds", "megatron"]},
+    }
+    built = corpusmill("order", tmp_path / "docs.parquet", "-o", out, "--neighbours", "5", "--json")
+    assert built.code == 0
+    assert built.json["documents"] == 60
+    [path] = [shard["path"] for shard in built.json["shards"]]
+    assert pq.read_table(out / path)["order_rank"].to_pylist() == list(range(60))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--no-text"], "--no-text: without texts"),
+        (["--no-text", "--column", "v", "--tokenizer", "train:bpe"], "--no-text: without texts"),
+        (["--seq-len", "512"], "--mode, --seq-len: contexts are made of tokens"),
+        (["--method", "best"], "params.order.method: Input should be 'greedy_edge', 'icp', 'random' or 'by_field'"),
+        (["--column", "absent"], "params.order: no column 'absent'"),
+    ],
+)
+def test_order_refuses_what_does_not_fit(tmp_path: Path, sample: Path, arguments: list[str], message: str) -> None:
+    ran = corpusmill("order", sample / "sample.parquet", "-o", tmp_path / "out", *arguments)
+    assert ran.code == 2
+    assert message in ran.err
+
+
 def test_init_prints_a_recipe_that_validates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sample: Path) -> None:
     printed = corpusmill("init", "text")
     assert printed.code == 0
