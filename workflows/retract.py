@@ -38,7 +38,7 @@ from workflows import profile
 from workflows.corpus import committed_build, save_build, shard_record
 from workflows.map_stage import explained
 from workflows.recipe import RecipeError
-from workflows.shard_task import SAMPLED, ShardWriter, Written, links_of
+from workflows.shard_task import ShardWriter, Written, links_of
 from workflows.stage import Manifest, Stage, StageError, TokenStage, add_counts, check_conservation
 from workflows.training_plan import write_plan
 
@@ -196,7 +196,8 @@ class _Removal:
         writer.write(result.kept, split, name.removeprefix(f"{split}-"), kept, written)
         self.after.append(written)
         self.shards[name] = written.shards
-        self.contexts = written.contexts if name == SAMPLED else self.contexts
+        if any(context["shard"] == name for context in self.contexts):
+            self.contexts = written.contexts
         dropped.write(explained(result.dropped, text=False))
         tokens = pc.sum(result.dropped["tokens"]).as_py() if self.tokenizer else 0
         self.gone.update(documents=losing, characters=result.counts[0].chars_dropped, tokens=tokens)

@@ -27,7 +27,6 @@ from operators.tokens.pack import Pack, Packed, flat_tokens
 from workflows.contexts import sample_contexts
 
 TRAIN = "train"
-SAMPLED = f"{TRAIN}-00000-00"  # the shard of which the report shows contexts
 ALWAYS = ("id", "text", "input_ids")
 CHARACTERS_PER_TOKEN = 4  # an estimate that only sizes partitions; it may be wrong by any factor
 
@@ -77,7 +76,7 @@ class Written:
 
     shards: list[dict[str, Any]] = field(default_factory=list)  # records as manifests have them
     packing: Counter[str] = field(default_factory=Counter)  # what laying documents out in windows cost
-    contexts: list[dict[str, Any]] = field(default_factory=list)  # a few, for the report
+    contexts: list[dict[str, Any]] = field(default_factory=list)  # a few of the first shard of `train`, for the report
     sources: dict[str, Counter[str]] = field(default_factory=dict)  # documents, tokens and weights of each
 
     def pack(self, windows: Packed) -> None:
@@ -123,8 +122,9 @@ class ShardWriter:
                 windows = self.pack(flat, bounds, self.tokenizer["pad_id"], links_of(docs))
                 offsets = starts_of(windows)
                 written.pack(windows)
-                if f"{split}-{number}" == SAMPLED:
-                    written.contexts = sample_contexts(docs, windows)
+                if split == TRAIN and not written.contexts:
+                    name = f"{split}-{number}"
+                    written.contexts = [{"shard": name, **context} for context in sample_contexts(docs, windows)]
         with self.store.scratch() as folder:
             records = write_shard(folder, f"{split}-{number}", docs, self.formats, self.tokenizer, windows)
             for record in records:

@@ -265,7 +265,7 @@ def _manifest(
     manifest["tokens"] = sum(record["tokens"] for record in written) if tokenized else None
     manifest["packing"] = add_counts(record["packing"] for record in written)
     manifest["padding"] = manifest["packing"].get("padding", 0)
-    manifest["contexts"] = [context for record in written for context in record["contexts"]]
+    manifest["contexts"] = next((record["contexts"] for record in written if record["contexts"]), [])
     names = sorted({name for record in written for name in record["sources"]})
     manifest["sources"] = {n: add_counts(r["sources"].get(n, {}) for r in written) for n in names}
     manifest["tokenizer"] = tokenizer.describe() if tokenizer else None
