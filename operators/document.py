@@ -153,11 +153,13 @@ PinnedFile = Annotated[Pinned, pydantic.BeforeValidator(_pin, json_schema_input_
 
 
 def identity(value: Any) -> Any:
-    """What enters a fingerprint: every field of an operator or model, a pinned file by its hash. JSON-able."""
+    """What enters a fingerprint: every field of an operator or model, but those that its class names as PLACEMENT; a
+    pinned file by its hash. JSON-able."""
     if isinstance(value, Pinned):
         return {"sha256": value.sha256}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {f.name: identity(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        named = [f.name for f in dataclasses.fields(value) if f.name not in getattr(value, "PLACEMENT", ())]
+        fields = {name: identity(getattr(value, name)) for name in named}
         return {"type": type(value).__qualname__, **fields}
     if isinstance(value, dict):
         return {str(k): identity(v) for k, v in sorted(value.items(), key=lambda kv: str(kv[0]))}

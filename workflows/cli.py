@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 failed, 2 bad recipe or arguments, 3 a quality gate refuse
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -193,7 +194,7 @@ def order(  # noqa: PLR0913
         str | None, typer.Option(help="concat_chunk, best_fit, icp_fit or decompose; default: icp_fit")
     ] = None,
     seq_len: Annotated[int | None, typer.Option(help="tokens of a context; default: 2048")] = None,
-    formats: Annotated[str, typer.Option(help="of token shards, with commas")] = "megatron,parquet",
+    formats: Annotated[str | None, typer.Option(help="of token shards, with commas; default: megatron,parquet")] = None,
     address: Annotated[str | None, typer.Option(help="of a Ray cluster; default: Ray on this machine")] = None,
     show_recipe: Annotated[bool, typer.Option("--show-recipe", help="print the recipe that this is, and stop")] = False,
     json: Json = False,
@@ -204,8 +205,8 @@ def order(  # noqa: PLR0913
 
     if no_text and (text or tokenizer or (column is None and method in ("greedy_edge", "icp"))):
         raise RecipeError("--no-text: without texts there must be a --column of embeddings and no --tokenizer")
-    if tokenizer is None and (mode or seq_len):
-        raise RecipeError("--mode, --seq-len: contexts are made of tokens: name a --tokenizer")
+    if tokenizer is None and any(given is not None for given in (mode, seq_len, formats)):
+        raise RecipeError("--mode, --seq-len, --formats: contexts are made of tokens: name a --tokenizer")
     recipe = recipe_of(
         inputs,
         output,
@@ -219,7 +220,7 @@ def order(  # noqa: PLR0913
         },
         tokenizer=tokenizer,
         pack={"mode": mode, "seq_len": seq_len},
-        formats=formats.split(","),
+        formats=[name.strip() for name in formats.split(",")] if formats else None,
     )
     if show_recipe:
         write_recipe(recipe, sys.stdout)
@@ -228,7 +229,10 @@ def order(  # noqa: PLR0913
         path = Path(folder, "order.yaml")
         with path.open("w", encoding="utf-8") as file:
             write_recipe(recipe, file)
-        build(path, address=address, json=json)
+        try:
+            build(path, address=address, json=json)
+        except RecipeError as error:  # of a file that is gone
+            raise RecipeError(re.sub(rf"{re.escape(str(path))}:\d+: ", "", str(error))) from error
 
 
 @app.command()

@@ -17,8 +17,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from operators.hashes import xxh3_64
-from operators.histogram import cumulative, numbers
-from operators.ordering.order import RANK, SIMILARITY, Order
+from operators.histogram import cumulative
+from operators.ordering.order import SIMILARITY, Order
 from operators.tokens.pack import Pack, Packed
 from workflows.distributions import Bin, Comparison
 
@@ -37,10 +37,10 @@ LINKS = {
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f]")
 
 
-def sample_contexts(docs: pa.Table, packed: Packed) -> list[dict[str, Any]]:
+def sample_contexts(docs: pa.Table, packed: Packed, links: NDArray[np.float64] | None) -> list[dict[str, Any]]:
     """A few sequences of several documents: those whose first document's id hashes lowest. Of each its number, its
     first documents (id, title, tokens in this sequence, similarity to the one before it if that is also the one before
-    it in the order) and how many more it has."""
+    it in the order: its `links`, as `Pack` is given them) and how many more it has."""
     pieces = pl.DataFrame(packed.pieces.select(["sequence", "start", "end", "document"]))
     held = pieces.group_by("sequence", "document").agg(
         pl.col("start").min(), tokens=(pl.col("end") - pl.col("start")).sum()
@@ -51,15 +51,17 @@ def sample_contexts(docs: pa.Table, packed: Packed) -> list[dict[str, Any]]:
     hashes = xxh3_64(docs["id"].take(pa.array(firsts["document"].to_numpy())))
     sequences = firsts["sequence"].to_numpy()
     chosen = np.sort(sequences[np.lexsort((sequences, hashes))[:SEQUENCES]])
-    return [_context(docs, number, held.filter(sequence=number)) for number in chosen]
+    links = np.full(docs.num_rows, np.nan) if links is None else links
+    return [_context(docs, number, held.filter(sequence=number), links) for number in chosen]
 
 
-def _context(docs: pa.Table, number: int, held: pl.DataFrame) -> dict[str, Any]:
+def _context(docs: pa.Table, number: int, held: pl.DataFrame, links: NDArray[np.float64]) -> dict[str, Any]:
     shown = held.head(DOCUMENTS)
-    wanted = [name for name in ("id", "text", RANK, SIMILARITY) if name in docs.column_names]
-    rows = docs.select(wanted).take(pa.array(shown["document"].to_numpy()))
+    documents = shown["document"].to_numpy()
+    similar = np.where(np.diff(documents, prepend=-2) == 1, links[documents], np.nan)
+    rows = docs.select(["id", "text"]).take(pa.array(documents))
     titles = [title(text or "") for text in pc.utf8_slice_codeunits(rows["text"], 0, LOOKED_AT).to_pylist()]
-    told = zip(rows["id"].to_pylist(), titles, shown["tokens"].to_list(), _similarities(rows), strict=True)
+    told = zip(rows["id"].to_pylist(), titles, shown["tokens"].to_list(), _told(similar), strict=True)
     return {
         "sequence": int(number),
         "documents": [dict(zip(("id", "title", "tokens", "similarity"), one, strict=True)) for one in told],
@@ -67,13 +69,8 @@ def _context(docs: pa.Table, number: int, held: pl.DataFrame) -> dict[str, Any]:
     }
 
 
-def _similarities(rows: pa.Table) -> list[float | None]:
-    """Of documents in a sequence, each to the one before it, where the order put it there."""
-    if not {RANK, SIMILARITY} <= set(rows.column_names):
-        return [None] * len(rows)
-    cosines, follows = numbers(rows[SIMILARITY]), np.diff(numbers(rows[RANK]), prepend=np.nan) == 1
-    found = np.where(follows, cosines, np.nan)
-    return [round(cosine, 4) if np.isfinite(cosine) else None for cosine in found.tolist()]
+def _told(cosines: NDArray[np.float64]) -> list[float | None]:
+    return [round(cosine, 4) if np.isfinite(cosine) else None for cosine in cosines.tolist()]
 
 
 def title(text: str) -> str:

@@ -254,15 +254,16 @@ def _run_operator(
     outputs: dict[str, list[Any]] = {DOCUMENTS: files}
     routed: dict[str, tuple[str, ...]] = {}
     remembering: list[Remembering] = []
-    for phase in operator.phases(passes.upstream["kept"], passes.memory):
+    phases = operator.phases(passes.upstream["kept"], passes.memory)
+    for held in (one for one in phases if isinstance(one, Fold) and one.bytes > passes.memory):
+        raise StageError(
+            f"stage {passes.stage.name}: {step.name}/{held.name} would hold about {held.bytes / 1e9:.1f} GB in one "
+            f"process, and workers.memory_bytes is {passes.memory}: raise it, or have the operator divide its work"
+        )
+    for phase in phases:
         name = f"{step.name}/{phase.name}"
         whole = tuple(tuple(outputs[one]) for one in phase.whole)
         if isinstance(phase, Fold):
-            if phase.bytes > passes.memory:
-                raise StageError(
-                    f"stage {passes.stage.name}: {name} holds about {phase.bytes / 1e9:.1f} GB in one process, and "
-                    f"workers.memory_bytes is {passes.memory}: raise it, or have the operator divide its work"
-                )
             sizes = tuple(entry["rows"] for entry in files)
             fold = FoldTask(store, passes.folder(name), phase.fold, whole, sizes)
             outputs[phase.name] = [key for r in passes.run(name, phase.slices(outputs), fold) for key in r["tables"]]

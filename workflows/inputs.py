@@ -9,6 +9,8 @@ from typing import Any
 from cluster.inputs import InputObject, list_inputs
 from cluster.storage import is_unicode
 from operators.dedup.exact import ExactDedup
+from operators.dedup.semantic import SemanticDedup
+from operators.dedup.unique_id import UniqueId
 from operators.document import SCHEMA, Splitter
 from operators.read.rows import INTERNAL
 from operators.read.span import ReadError, format_of
@@ -65,6 +67,14 @@ def _inside(url: str, output: str) -> bool:
     return Path(url).resolve().is_relative_to(Path(output).resolve())
 
 
+def _reads_text(operator: Any) -> bool:
+    """Whether it cannot do without: those that compare ids or embeddings use texts only to choose between equals."""
+    indifferent = isinstance(operator, UniqueId) or (
+        isinstance(operator, SemanticDedup) and operator.column is not None
+    )
+    return "text" in operator.needs and not indifferent
+
+
 def check_columns(stage: Stage, job: Job) -> None:
     """Every column an operator needs must come from the schema, an operator before it, or the input itself; and none
     may write over a column of the input or of another operator."""
@@ -73,6 +83,8 @@ def check_columns(stage: Stage, job: Job) -> None:
     needed = {column for step in steps for column in step.operator.needs}
     if pages is not None and "payload" not in needed:
         raise RecipeError(f"inputs: {pages['url']} holds pages, and no operator extracts their text (use extract)")
+    if job.recipe.fields.text is False and (reads := [step.name for step in steps if _reads_text(step.operator)]):
+        raise RecipeError(f"params.{reads[0]}: it reads texts, and with fields.text: false there are none")
     known = {*SCHEMA.names, "chars"}
     from_input: set[str] | None = None
     makers: dict[str, str] = {}

@@ -6,6 +6,7 @@ The end of the text workflow over any Parquet, JSONL or text: In-Context Pretrai
 
 from __future__ import annotations
 
+from operators.apply import Step
 from operators.dedup.exact import ExactDedup
 from operators.dedup.minhash import MinHashDedup
 from operators.dedup.semantic import SemanticDedup
@@ -27,7 +28,15 @@ def order(params: Params) -> Stage:
     ).then("embed", use(Embed, default="off"))
     distinct = unique.then("semantic", use(SemanticDedup, default="off"))
     ordered = distinct.then("order", use(Order))
-    return TokenStage("tokens", ordered, (use(Tokenizer),), pack=use(Pack, layout="windows", mode="icp_fit"))
+    return TokenStage("tokens", ordered, (use(Tokenizer),), pack=in_windows(params))
+
+
+def in_windows(params: Params) -> Step | None:
+    """Windows of whole documents, unless the recipe wants none: they keep an order through readers, which shuffle
+    documents."""
+    if params.said(Pack.name).get("layout") == "documents":
+        return params.use(Pack)
+    return params.use(Pack, layout="windows", mode="icp_fit")
 
 
 def recipe_of(
@@ -38,7 +47,7 @@ def recipe_of(
     order: dict[str, object],
     tokenizer: str | None,
     pack: dict[str, object],
-    formats: list[str],
+    formats: list[str] | None,
 ) -> dict[str, object]:
     """The recipe that a command line asks for; what it does not say is left to the operators."""
 
@@ -47,11 +56,12 @@ def recipe_of(
 
     params: dict[str, object] = {"order": said(order)}
     params |= {"tokenizer": {"name": tokenizer}, "pack": said(pack)} if tokenizer else {"tokenizer": "off"}
+    shards = {"formats": formats} if formats else {} if tokenizer else {"formats": ["parquet"]}
     return {
         "workflow": "order",
         "inputs": inputs,
         "output": output,
         "fields": said(dict(columns)),
         "params": params,
-        "shards": {"formats": formats if tokenizer else ["parquet"]},
+        "shards": shards,
     }

@@ -97,6 +97,13 @@ class Workers(Checked):
     memory_bytes: Annotated[int, Field(ge=1 << 26)] | None = None  # of rows that a deduplicating process holds; 2 GiB
     gpus: Annotated[float, Field(ge=0, le=64)] = 0  # for each process of an operator that can use one
 
+    @pydantic.field_validator("gpus")
+    @classmethod
+    def _parts_of_one_or_whole_ones(cls, gpus: float) -> float:
+        if gpus > 1 and gpus != int(gpus):
+            raise ValueError("more than one GPU is a whole number of them")
+        return gpus
+
 
 class Gates(Checked):
     """What a build must satisfy to be committed."""
@@ -168,6 +175,11 @@ class Params:
             return Step(name, adapter.validate_json(orjson.dumps({**fields, **given}), strict=True))
         except pydantic.ValidationError as error:
             raise ParameterError.of(_problems(error, (name,), operator)) from error
+
+    def said(self, name: str) -> Mapping[str, Any]:
+        """What the recipe itself says of an operator's fields."""
+        given = self._values.get(name)
+        return given if isinstance(given, dict) else {}
 
     def check_all_used(self) -> None:
         for name in self._values:

@@ -32,6 +32,7 @@ from cluster.storage import Store
 from cluster.tables import Entry, TableWriter, read_entry
 from operators.apply import Step, apply
 from operators.document import Pinned, identity, loaded
+from operators.ordering.order import BY_LIKENESS, Order
 from operators.retracted import IdFile, Ids, Retracted
 from operators.tokens.pack import Pack, unpacked
 from workflows import profile
@@ -153,6 +154,9 @@ class _Removal:
             self.shards.setdefault(_name(record["path"]), []).append(record)
         self.gone: Counter[str] = Counter(tokens=0)
         self.contexts = self.stage["contexts"]
+        steps = [one["parameters"] for stage in manifest["stages"] for one in stage["steps"]]
+        orders = [one for one in steps if one["type"] == Order.__qualname__]
+        self.linked = any(one["method"] in BY_LIKENESS for one in orders)
         self.before: list[Written] = []  # of the shards that are written again
         self.after: list[Written] = []
         self.splits: dict[str, Counter[str]] = {split: Counter(told) for split, told in manifest["splits"].items()}
@@ -220,7 +224,7 @@ class _Removal:
                 return docs
             bounds = np.concatenate([np.zeros(1, np.int64), np.cumsum(docs["tokens"].to_numpy())])
             payload = np.array(read_sequences(root, source).tokens) if source else None
-        tokens, links = _stand_in(bounds, self.tokenizer), links_of(docs)
+        tokens, links = _stand_in(bounds, self.tokenizer), links_of(docs) if self.linked else None
         if payload is not None:
             empty = self.pack(tokens, bounds, self.tokenizer["pad_id"], links)
             if len(empty.tokens) != len(payload):
@@ -241,7 +245,7 @@ class _Removal:
         """Writes shards and their index as the token stage does."""
         formats = tuple(self.manifest["recipe"]["shards"]["formats"])
         folder = f"{self.folder}/shards"
-        return ShardWriter(self.store, folder, self.pack, self.tokenizer, formats, frozenset(columns))
+        return ShardWriter(self.store, folder, self.pack, self.tokenizer, formats, frozenset(columns), self.linked)
 
     def _retold(self, digest: str, files: dict[str, list[Entry]]) -> Manifest:
         """The build's manifest as if its last stage ended with the step."""

@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
-import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
@@ -29,6 +28,7 @@ from workflows.contexts import sample_contexts
 TRAIN = "train"
 ALWAYS = ("id", "text", "input_ids")
 CHARACTERS_PER_TOKEN = 4  # an estimate that only sizes partitions; it may be wrong by any factor
+CHARACTERS_WITHOUT_TEXT = 1000  # that a document of embeddings alone counts for
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class ShardTask:
         ):
             order = pc.sort_indices(table.select(["key", "id"]), [("key", "ascending"), ("id", "ascending")])
             counted = tokenized and table.num_rows  # where all documents were dropped before, none was tokenized
-            sizes = table["tokens"] if counted else pc.divide(table["chars"], CHARACTERS_PER_TOKEN)
+            sizes = table["tokens"] if counted else pc.divide(sizes_of(table), CHARACTERS_PER_TOKEN)
             bounds = cut_evenly(sizes.take(order).to_numpy(), self.tokens_per_shard)
             for part, (first, last) in enumerate(zip(bounds[:-1], bounds[1:], strict=True)):
                 docs = table.take(order.slice(first, last - first)).drop_columns(["key"])
@@ -86,15 +86,16 @@ class Written:
     def count(self, docs: pa.Table) -> None:
         """Count documents with their tokens."""
         nothing = pa.nulls(docs.num_rows)
-        columns = {
-            name: docs[name] if name in docs.column_names else nothing for name in ("source", "tokens", "weight")
-        }
-        weights = pl.col("weight").cast(pl.Float64).fill_null(1.0)
-        frame = pl.DataFrame(columns).with_columns(weights, pl.col("source").cast(pl.String).fill_null(""))
-        counts = frame.group_by("source").agg(pl.len(), pl.col("tokens", "weight").sum()).sort("source")
-        for source, documents, tokens, weight in counts.iter_rows():
-            own = self.sources.setdefault(source, Counter())
-            own.update(documents=documents, tokens=tokens, weight=weight)
+        source, weight = (docs[n] if n in docs.column_names else nothing for n in ("source", "weight"))
+        coded = pc.fill_null(source.cast(pa.string()), "").cast(pa.string())
+        coded = pa.chunked_array([coded] if isinstance(coded, pa.Array) else coded.chunks, pa.string())
+        names, codes = np.unique(coded.to_numpy(zero_copy_only=False).astype(str), return_inverse=True)
+        # in the order of rows: sums of doubles depend on it
+        weights = np.bincount(codes, np.nan_to_num(numbers(weight), nan=1.0), len(names))
+        tokens = np.bincount(codes, docs["tokens"].to_numpy(), len(names)).astype(np.int64)
+        for name, *own in zip(names.tolist(), np.bincount(codes), tokens, weights, strict=True):
+            told = dict(zip(("documents", "tokens", "weight"), own, strict=True))
+            self.sources.setdefault(name, Counter()).update({key: n.item() for key, n in told.items()})
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,7 @@ class ShardWriter:
     tokenizer: dict[str, Any] | None
     formats: tuple[str, ...]
     columns: frozenset[str]  # that have a value somewhere: all shards have the same columns
+    linked: bool  # whether a stage put related documents next to each other, and said how related they are
 
     def write(self, docs: pa.Table, split: str, number: str, index: TableWriter, written: Written) -> None:
         """Write one shard, index its documents, and add it to what was written."""
@@ -119,12 +121,13 @@ class ShardWriter:
             flat, bounds = flat_tokens(docs["input_ids"])
             offsets = bounds[:-1]
             if self.pack.layout == "windows":
-                windows = self.pack(flat, bounds, self.tokenizer["pad_id"], links_of(docs))
+                links = links_of(docs) if self.linked else None
+                windows = self.pack(flat, bounds, self.tokenizer["pad_id"], links)
                 offsets = starts_of(windows)
                 written.pack(windows)
                 if split == TRAIN and not written.contexts:
                     name = f"{split}-{number}"
-                    written.contexts = [{"shard": name, **context} for context in sample_contexts(docs, windows)]
+                    written.contexts = [{"shard": name, **context} for context in sample_contexts(docs, windows, links)]
         with self.store.scratch() as folder:
             records = write_shard(folder, f"{split}-{number}", docs, self.formats, self.tokenizer, windows)
             for record in records:
@@ -152,6 +155,11 @@ class ShardWriter:
         return record | {"split": split}
 
 
+def sizes_of(docs: pa.Table) -> pa.ChunkedArray:
+    """Characters of each document; CHARACTERS_WITHOUT_TEXT where there is no text."""
+    return pc.if_else(pc.is_null(docs["text"]), CHARACTERS_WITHOUT_TEXT, docs["chars"])
+
+
 def starts_of(windows: Packed) -> NDArray[np.int64]:
     """Where each document begins in the tokens of the windows."""
     first = windows.pieces.filter(pc.equal(windows.pieces["document_start"], 0)).sort_by("document")
@@ -159,10 +167,8 @@ def starts_of(windows: Packed) -> NDArray[np.int64]:
     return starts
 
 
-def links_of(docs: pa.Table) -> NDArray[np.float64] | None:
+def links_of(docs: pa.Table) -> NDArray[np.float64]:
     """How like each document is to the one before it, where that one stands right before it in the order too."""
-    if SIMILARITY not in docs.column_names:
-        return None
     links = numbers(docs[SIMILARITY])
     follows = np.diff(docs[RANK].to_numpy(), prepend=-2) == 1
     return np.where(follows, links, np.nan)

@@ -39,6 +39,7 @@ from operators.text.toxicity import Toxicity
 from operators.text.url_filter import UrlFilter
 from operators.tokens.pack import Pack
 from operators.tokens.tokenizer import Tokenizer
+from workflows.order import in_windows
 from workflows.recipe import Params
 from workflows.stage import Stage, TokenStage
 
@@ -103,6 +104,5 @@ def text(params: Params) -> Stage:
         use(Select, default="off"),
     )
     ordered = chosen.then("order", use(Order, default="off"))
-    # readers shuffle documents, so an order is kept by windows
-    pack = use(Pack) if ordered is chosen else use(Pack, layout="windows", mode="icp_fit")
+    pack = use(Pack) if ordered is chosen else in_windows(params)
     return TokenStage("tokens", ordered, (use(Tokenizer),), pack=pack)

@@ -27,12 +27,12 @@ from cluster.units import Record, peak_rss_bytes, run_units
 from operators.apply import Step, apply
 from operators.document import with_columns
 from operators.hashes import xxh3_64
-from operators.ordering.order import RANK
+from operators.ordering.order import RANK, SIMILARITY
 from operators.read.span import QUARANTINE, Batch
 from operators.tokens.pack import Pack
 from operators.tokens.tokenizer import Fitted, Tokenizer
 from workflows.map_stage import Totals, explained
-from workflows.shard_task import CHARACTERS_PER_TOKEN, TRAIN, ShardTask, ShardWriter
+from workflows.shard_task import CHARACTERS_PER_TOKEN, CHARACTERS_WITHOUT_TEXT, TRAIN, ShardTask, ShardWriter
 from workflows.stage import (
     ConservationError,
     Job,
@@ -46,9 +46,9 @@ from workflows.stage import (
 )
 from workflows.training_plan import write_plan
 
-CHARACTERS_WITHOUT_TEXT = 1000  # that a document of embeddings alone counts for
 HASHES = 2.0**64
-BLOCK = 1024  # documents that follow each other in the order: their seams are few, and shards are even
+BLOCK = 1024  # documents at most that follow each other in the order and stay together: their seams are few
+BLOCKS, LEAST_BLOCK = 8, 32  # of each partition, where there are few documents, and the least documents of one
 
 
 class Cut(NamedTuple):
@@ -73,8 +73,9 @@ def run_token_stage(stage: TokenStage, job: Job, upstream: Manifest) -> Manifest
     partitions = sum(cut.partitions for cut in cuts)
 
     job.progress.started(stage.name, " → ".join(step.name for step in steps), len(files))
-    ordered = any(RANK in step.operator.adds for above in stage.chain() for step in above.steps)
-    spread = SpreadTask(job.store, folder, steps, cuts, job.recipe.dropped_text, ordered)
+    added = {column for above in stage.chain() for step in above.steps for column in step.operator.adds}
+    block = max(LEAST_BLOCK, min(BLOCK, upstream["kept"] // (BLOCKS * cuts[-1].partitions))) if RANK in added else None
+    spread = SpreadTask(job.store, folder, steps, cuts, job.recipe.dropped_text, block)
     basis = basis_of(upstream)
     label = f"{stage.name}[tokenizer]"
     spread_folder = f"{folder}/exchange/documents"
@@ -91,6 +92,7 @@ def run_token_stage(stage: TokenStage, job: Job, upstream: Manifest) -> Manifest
         tokenizer=tokenizer.describe() if tokenizer else None,
         formats=tuple(job.recipe.shards.formats),
         columns=frozenset(name for record in spread_records for name in record["columns"]),
+        linked=SIMILARITY in added,
     )
     write = ShardTask(folder, keys, writer, job.recipe.shards.tokens_per_shard)
     job.progress.started(stage.name, "shards", partitions)
@@ -120,13 +122,14 @@ def assign(
     clusters: pa.ChunkedArray | pa.Array,
     cuts: tuple[Cut, ...],
     ranks: pa.ChunkedArray | None = None,
+    block: int = 1,
 ) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
     """(order key, partition) of each document: the split by the hash of its cluster, so that no near-duplicate
-    crosses splits, the place in the split by the hash of its id, or by its rank."""
+    crosses splits, the place in the split by the hash of its id, or of the block of ranks that its own is in."""
     keys = places = xxh3_64(ids)
     if ranks is not None:
         keys = ranks.to_numpy().astype(np.uint64)
-        blocks, of_row = np.unique(keys // np.uint64(BLOCK), return_inverse=True)
+        blocks, of_row = np.unique(keys // np.uint64(block), return_inverse=True)
         places = xxh3_64(pa.array(blocks).cast(pa.string()), seed=3)[of_row]
     lots = xxh3_64(clusters, seed=1) / HASHES
     bounds = np.cumsum([cut.share for cut in cuts])[:-1]
@@ -146,7 +149,7 @@ class SpreadTask:
     steps: tuple[Learned, ...]
     cuts: tuple[Cut, ...]
     dropped_text: bool
-    ordered: bool
+    block: int | None  # ranks that stay together; none where documents have no ranks
 
     def __call__(self, number: int, work: Entry) -> Record:
         kept: list[pa.Table] = []
@@ -160,7 +163,8 @@ class SpreadTask:
                 dropped.write(explained(result.dropped, self.dropped_text))
         table = pa.concat_tables(kept, promote_options="permissive").combine_chunks()
         clusters = table["cluster"] if "cluster" in table.column_names else table["id"]
-        keys, partition = assign(table["id"], clusters, self.cuts, table[RANK] if self.ordered else None)
+        ranks = table[RANK] if self.block else None
+        keys, partition = assign(table["id"], clusters, self.cuts, ranks, self.block or 1)
         partitions = self.cuts[-1].first + self.cuts[-1].partitions
         table = large(with_columns(table, {"key": pa.array(keys)}))
         key = f"{self.folder}/exchange/documents/{number:06d}.arrow"

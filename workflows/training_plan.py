@@ -35,7 +35,7 @@ def training_plan(
     Of decomposed documents also `curriculum`, for the split `train`, and `slices`: where the sequences of each length
     lie in each shard, one contiguous stretch."""
     weighed = {
-        name: (own["documents"], own["tokens"], own["weight"] / own["documents"])
+        name: (own["documents"], own["tokens"], max(0.0, own["weight"]) / own["documents"])
         for name, own in sources.items()
         if own["documents"]
     }

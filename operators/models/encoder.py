@@ -37,6 +37,7 @@ class Encoder:
     path: ModelFolder
     pooling: Literal["mean", "cls"] = "mean"
     max_tokens: Annotated[int, Field(ge=4, le=32_768)] = 512
+    precision: Literal["float32", "float16"] = "float32"
     prefix: Annotated[str, Field(max_length=1000)] = ""
 
     @model_validator(mode="after")
@@ -73,6 +74,8 @@ class TransformersEmbedder:
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(encoder.max_tokens)
         gpu = self._batched = torch.cuda.is_available()
+        if encoder.precision == "float16" and not gpu:
+            raise ValueError("precision: float16 needs a GPU, and there is none")
         config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         half = torch.bfloat16 if config.dtype == torch.bfloat16 else torch.float16
         if not gpu:
@@ -81,7 +84,7 @@ class TransformersEmbedder:
         model, said = transformers.AutoModel.from_pretrained(
             folder,
             config=config,
-            dtype=half if gpu else torch.float32,
+            dtype=half if encoder.precision == "float16" else torch.float32,
             local_files_only=True,
             trust_remote_code=False,
             use_safetensors=True,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
 import pydantic
@@ -52,6 +52,7 @@ class Endpoint:
     """`endpoint`: the address that `/embeddings` is appended to. `model`: its name there. `key_env`: the environment
     variable, on every machine that works, that holds the key. `options`: further fields of each request."""
 
+    PLACEMENT: ClassVar[frozenset[str]] = frozenset({"key_env", "batch", "concurrency", "timeout"})
     endpoint: str
     model: Annotated[str, Field(min_length=1)]
     key_env: str | None = None

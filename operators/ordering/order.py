@@ -30,6 +30,7 @@ from operators.ordering.sorting import SortedOrder
 from operators.ordering.walk import LINKS, walk, walk_bytes
 from operators.phases import MEMORY, Fold, GlobalOperator, Phase
 
+BY_LIKENESS = ("greedy_edge", "icp")
 RANK, SIMILARITY = "order_rank", "order_similarity"
 ROW_BYTES = 48  # of a document, where its place on the path meets its name
 
@@ -77,7 +78,7 @@ class Order(GlobalOperator):
 
     @property
     def _by_likeness(self) -> bool:
-        return self.method in ("greedy_edge", "icp")
+        return self.method in BY_LIKENESS
 
     @property
     def needs(self) -> tuple[str, ...]:

@@ -16,6 +16,13 @@ from numpy.typing import NDArray
 
 LENGTH = 4096
 BLOCK_ROWS = 4096  # turned into vectors at a time
+LISTS = (
+    pa.types.is_list,
+    pa.types.is_large_list,
+    pa.types.is_fixed_size_list,
+    pa.types.is_list_view,
+    pa.types.is_large_list_view,
+)
 Vectors = NDArray[np.int16]
 
 
@@ -40,11 +47,12 @@ def squares(vectors: Vectors) -> NDArray[np.float64]:
 
 
 def lengths(docs: pa.Table, name: str) -> NDArray[np.int64]:
-    """How many numbers each row of a user's column has; 0 for null. Raises TypeError if it holds no such lists."""
-    kind = docs.schema.field(name).type
+    """How many numbers each row of a user's column has; 0 for null, and where a unit lacks the column. Raises TypeError
+    if it holds no such lists."""
+    kind = docs.schema.field(name).type if name in docs.column_names else pa.null()
     if pa.types.is_null(kind):
         return np.zeros(len(docs), np.int64)
-    listed = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    listed = any(fits(kind) for fits in LISTS)
     if not listed or not (pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type)):
         raise TypeError(f"column {name!r} is of type {kind}: embeddings are lists of numbers")
     found: NDArray[np.int64] = pc.fill_null(pc.list_value_length(docs[name]), 0).to_numpy().astype(np.int64)
@@ -55,7 +63,7 @@ def of_column(docs: pa.Table, name: str, dimensions: int) -> Vectors:
     """The rows of a user's column as vectors; nulls and lists of another length become zero vectors."""
     vectors = np.zeros((len(docs), dimensions), np.int16)
     for start in range(0, len(docs), BLOCK_ROWS):
-        block = docs.select([name]).slice(start, BLOCK_ROWS)
+        block = docs.select([name] if name in docs.column_names else []).slice(start, BLOCK_ROWS)
         fits = lengths(block, name) == dimensions
         if fits.any():
             values = pc.list_flatten(block[name].filter(pa.array(fits))).to_numpy()  # nulls: not a number

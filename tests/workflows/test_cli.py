@@ -129,7 +129,7 @@ def test_order_is_a_recipe_that_may_be_shown_or_built(tmp_path: Path, ray_sessio
     [
         (["--no-text"], "--no-text: without texts"),
         (["--no-text", "--column", "v", "--tokenizer", "train:bpe"], "--no-text: without texts"),
-        (["--seq-len", "512"], "--mode, --seq-len: contexts are made of tokens"),
+        (["--seq-len", "512"], "--mode, --seq-len, --formats: contexts are made of tokens"),
         (["--method", "best"], "params.order.method: Input should be 'greedy_edge', 'icp', 'random' or 'by_field'"),
         (["--column", "absent"], "params.order: no column 'absent'"),
     ],

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from operators.hashes import xxh3_64
 from operators.histogram import histogram
@@ -24,19 +25,21 @@ def packed(lengths: list[int], seq_len: int) -> Packed:
     return pack(np.arange(offsets[-1], dtype=np.uint16), offsets, 0)
 
 
-def documents(count: int, ranks: list[int] | None = None) -> pa.Table:
-    similarity = pa.array([k / 100 if k else None for k in range(count)], pa.float32())
+def links(count: int, *gaps: int) -> NDArray[np.float64]:
+    """Document k is k% like the one before it, but for the first, and for those at `gaps`."""
+    return np.where(np.isin(np.arange(count), [0, *gaps]), np.nan, np.arange(count) / 100)
+
+
+def documents(count: int) -> pa.Table:
     columns = {
         "id": pa.array([f"d{k}" for k in range(count)], pa.string()),
         "text": pa.array([f"\n \n Title {k}\nbody" for k in range(count)], pa.large_string()),
-        "order_rank": pa.array(ranks or range(count), pa.int64()),
-        "order_similarity": similarity,
     }
     return pa.table(columns)
 
 
 def test_contexts_hold_what_was_written() -> None:
-    found = sample_contexts(documents(4), packed([3, 5, 2, 4], 8))  # 0: all of d0 and d1, 1: all of d2 and d3
+    found = sample_contexts(documents(4), packed([3, 5, 2, 4], 8), links(4))  # 0: all of d0 and d1, 1: all of d2 and d3
     assert found == [
         {
             "sequence": 0,
@@ -59,25 +62,21 @@ def test_contexts_hold_what_was_written() -> None:
 
 
 def test_tokens_are_those_in_the_sequence() -> None:
-    found = sample_contexts(documents(2), packed([3, 20], 8))
+    found = sample_contexts(documents(2), packed([3, 20], 8), links(2))
     assert [(one["sequence"], [d["tokens"] for d in one["documents"]]) for one in found] == [(0, [3, 5])]
 
 
 def test_similarity_is_told_of_neighbours_in_the_order_alone() -> None:
-    [context] = sample_contexts(documents(4, ranks=[7, 8, 10, 11]), packed([2, 2, 2, 2], 8))
+    [context] = sample_contexts(documents(4), packed([2, 2, 2, 2], 8), links(4, 2))
     assert [one["similarity"] for one in context["documents"]] == [None, 0.01, None, 0.03]
-    without = documents(4).drop_columns(["order_rank", "order_similarity"])
-    strange = without.append_column("order_rank", [["1", "x", None, "4"]])
-    strange = strange.append_column("order_similarity", pa.nulls(4))
-    for docs in (without, strange):
-        [context] = sample_contexts(docs, packed([2, 2, 2, 2], 8))
-        assert [one["similarity"] for one in context["documents"]] == [None] * 4
+    [context] = sample_contexts(documents(4), packed([2, 2, 2, 2], 8), None)
+    assert [one["similarity"] for one in context["documents"]] == [None] * 4
 
 
 @given(st.integers(0, 60), st.integers(2, 90))
 def test_few_are_chosen_by_hash(count: int, seq_len: int) -> None:
     docs = documents(count)
-    found = sample_contexts(docs, packed([3] * count, seq_len))
+    found = sample_contexts(docs, packed([3] * count, seq_len), links(count))
     assert len(found) <= SEQUENCES
     starts = {s: s * seq_len // 3 for s in range(-(-3 * count // seq_len))}
     several = [s for s, first in starts.items() if min((s + 1) * seq_len, 3 * count) > 3 * (first + 1)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,7 +19,7 @@ from operators.hashes import xxh3_64
 from operators.phases import DOCUMENTS, MEMORY, PUBLISHED_NUMBER, VERDICT, Fold, GlobalOperator, Phase, run_in_memory
 from workflows.global_stage import estimate, run_global_stage
 from workflows.recipe import Recipe
-from workflows.stage import Job, Manifest, Stage, save_manifest
+from workflows.stage import Job, Manifest, Stage, StageError, save_manifest
 
 TEXTS = ["a b c", "b c", "é x y", "c", "q é", "", "zz é", "a a a"]
 
@@ -41,6 +42,18 @@ class Letters(GlobalOperator):
             Fold("total", ("words",), _total, bytes=100),
             Phase("cuts", {DOCUMENTS: _cuts}, _only, bytes=1000, own="words", whole=("total", "words")),
         ]
+
+
+@parameters
+class Greedy(Letters):
+    """The same with a fold that nobody has the memory for."""
+
+    name: ClassVar[str] = "greedy"
+
+    def phases(self, rows: int, memory: int = MEMORY) -> Sequence[Phase | Fold]:
+        words, total, *rest = super().phases(rows, memory)
+        assert isinstance(total, Fold)
+        return [words, replace(total, bytes=1 << 40), *rest]
 
 
 def _words(docs: pa.Table) -> pa.Table:
@@ -163,3 +176,12 @@ def test_estimates(tmp_path: Path) -> None:
     phase = Phase("p", {}, lambda parts: parts[DOCUMENTS], bytes=10**9)
     assert [phase.partitions_in(m) for m in (1 << 30, 1 << 29, 1 << 40)] == [8, 15, 1]
     assert np.uint64(PUBLISHED_NUMBER) == 1 << 63
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_a_fold_that_takes_more_than_a_process_may_fails_before_anything_runs(tmp_path: Path) -> None:
+    from operators.apply import Step
+
+    with pytest.raises(StageError, match=r"dedup: big/total would hold about 1099.5 GB in one process, and workers"):
+        run(tmp_path, [TEXTS], Step("big", Greedy()))
+    assert not list(tmp_path.rglob("exchange/*"))

@@ -208,6 +208,65 @@ def test_documents_can_be_taken_out_of_contexts(corpus: Path, built: dict[str, A
     assert [error for _, error in verify(store) if error] == []
 
 
+def vectors(folder: Path, name: str, count: int, column: bool = True) -> None:
+    """Clustered embeddings, or the same documents without any."""
+    rng = np.random.default_rng(count)
+    found = rng.normal(size=(5, 8)).repeat(count // 5, axis=0) + 0.1 * rng.normal(size=(count, 8))
+    table = pa.table({"id": [f"{name}{n}" for n in range(count)], "order_similarity": np.full(count, 0.5)})
+    held = pa.FixedSizeListArray.from_arrays(found.astype(np.float32).ravel(), 8)
+    pq.write_table(table.append_column("v", held) if column else table, folder / f"{name}.parquet")
+
+
+def test_files_without_embeddings_come_last_and_shards_are_cut_by_rows(tmp_path: Path, ray_session: None) -> None:
+    vectors(tmp_path, "a", 100)
+    vectors(tmp_path, "b", 20, column=False)
+    body = recipe(
+        tmp_path / "r.yaml",
+        [str(tmp_path / "*.parquet")],
+        tmp_path / "out",
+        fields={"text": False},
+        params={"order": {"method": "icp", "column": "v"}, "tokenizer": "off", "pack": "off"},
+        shards={"formats": ["parquet"], "tokens_per_shard": 10_000},
+        splits={},
+    )
+    with pytest.raises(RecipeError, match="the input has a column 'order_similarity' already"):
+        prepare(body)
+    for name in "ab":
+        table = pq.read_table(tmp_path / f"{name}.parquet").drop_columns(["order_similarity"])
+        pq.write_table(table, tmp_path / f"{name}.parquet")
+    result = build(prepare(body))
+    found = texts(tmp_path / "out", result)
+    assert {name[0] for name in found["id"].to_pylist()[100:]} == {"b"}
+    assert found["order_similarity"].null_count == 21
+    assert len(result["shards"]) > 2
+
+
+def test_columns_of_the_users_own_are_no_order(corpus: Path, tmp_path: Path, ray_session: None) -> None:
+    """As where the output of one build is the input of another one."""
+    table = pq.read_table(corpus / "in" / "b.parquet")
+    own = {"order_rank": np.arange(table.num_rows)[::-1], "order_similarity": np.full(table.num_rows, 0.9)}
+    for name, values in own.items():
+        table = table.append_column(name, pa.array(values))
+    pq.write_table(table, tmp_path / "own.parquet")
+    body = recipe(tmp_path / "r.yaml", [str(tmp_path / "own.parquet")], tmp_path / "o", params={"order": "off"})
+    assert build(prepare(body))["documents"] == table.num_rows
+    tokens = stage(tmp_path / "o", "tokens")
+    assert tokens["packing"]["links"] == 0
+    assert {doc["similarity"] for context in tokens["contexts"] for doc in context["documents"]} == {None}
+
+
+def test_an_order_of_single_documents_keeps_each_a_sequence(corpus: Path, tmp_path: Path, ray_session: None) -> None:
+    pack = {"pack": {"layout": "documents"}}
+    result = build(prepare(recipe(tmp_path / "r.yaml", [str(corpus / "in")], tmp_path / "out", params=pack)))
+    assert all(shard["sequences"] == shard["documents"] for shard in result["shards"])
+
+
+def test_what_reads_texts_needs_some(corpus: Path, tmp_path: Path) -> None:
+    body = recipe(tmp_path / "r.yaml", [str(corpus / "in")], tmp_path / "out", fields={"text": False})
+    with pytest.raises(RecipeError, match="params.order: it reads texts, and with fields.text: false there are none"):
+        prepare(body)
+
+
 def test_recall_below_the_floor_fails_the_build(corpus: Path, tmp_path: Path, ray_session: None) -> None:
     order = {"lists": 40, "probes": 1, "min_recall": 0.99}
     body = recipe(tmp_path / "r.yaml", [str(corpus / "in")], tmp_path / "out", params={"order": order})

@@ -49,7 +49,7 @@ def test_documents_that_follow_each_other_stay_together() -> None:
     """Blocks go to partitions by hash, within them ranks decide; what belongs to another split is not affected."""
     cuts = cut_splits({"validation": 0.1}, 40_000_000, 100_000)
     ids, ranks = pa.array([str(n) for n in range(40_000)]), np.random.default_rng(0).permutation(40_000)
-    keys, partitions = assign(ids, ids, cuts, pa.chunked_array([pa.array(ranks)]))
+    keys, partitions = assign(ids, ids, cuts, pa.chunked_array([pa.array(ranks)]), BLOCK)
     assert keys.tolist() == ranks.tolist()
     trained = partitions >= cuts[1].first
     assert 0.08 < 1 - trained.mean() < 0.12
