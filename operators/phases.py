@@ -123,6 +123,11 @@ class GlobalOperator:
         return ("text",)
 
     @property
+    def embeddings(self) -> tuple[str, ...]:
+        """Those of them that have to be lists of numbers."""
+        return ()
+
+    @property
     def adds(self) -> tuple[str, ...]:
         return ("cluster", "cluster_size")
 

@@ -6,12 +6,15 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from cluster.inputs import InputObject, list_inputs
 from cluster.storage import is_unicode
 from operators.dedup.exact import ExactDedup
 from operators.dedup.semantic import SemanticDedup
 from operators.dedup.unique_id import UniqueId
 from operators.document import SCHEMA, Splitter
+from operators.ordering.vectors import holds_vectors
 from operators.read.rows import INTERNAL
 from operators.read.span import ReadError, format_of
 from workflows.map_stage import input_columns
@@ -86,19 +89,25 @@ def check_columns(stage: Stage, job: Job) -> None:
     if job.recipe.fields.text is False and (reads := [step.name for step in steps if _reads_text(step.operator)]):
         raise RecipeError(f"params.{reads[0]}: it reads texts, and with fields.text: false there are none")
     known = {*SCHEMA.names, "chars"}
-    from_input: set[str] | None = None
+    from_input: dict[str, pa.DataType] | None = None
     makers: dict[str, str] = {}
     for name, operator in steps:
         missing = sorted(set(operator.needs) - known)
         own = [column for column in operator.adds if column not in INTERNAL]  # those pass through under another name
-        if (missing or own) and from_input is None:
+        vectors = [name for name in getattr(operator, "embeddings", ()) if name not in makers]
+        if (missing or own or vectors) and from_input is None:
             try:
                 from_input = input_columns(job)
             except ReadError as error:
                 raise RecipeError(f"inputs: {error}") from error
         if unknown := [column for column in missing if column not in (from_input or ())]:
-            have = ", ".join(sorted(known | (from_input or set())))
+            have = ", ".join(sorted(known | (from_input or {}).keys()))
             raise RecipeError(f"params.{name}: no column {unknown[0]!r}; there are: {have}")
+        for column, kind in ((c, (from_input or {}).get(c, pa.null())) for c in vectors):
+            if not (holds_vectors(kind) or pa.types.is_null(kind)):
+                raise RecipeError(
+                    f"params.{name}: column {column!r} is of type {kind}: embeddings are lists of numbers"
+                )
         for column in own:
             if column in (from_input or ()):
                 raise RecipeError(f"params.{name}: the input has a column {column!r} already: rename one")

@@ -112,12 +112,12 @@ def check_inputs(job: Job) -> None:
             raise RecipeError(f"inputs: {first['url']}: {error}") from error
 
 
-def input_columns(job: Job) -> set[str]:
-    """Columns of the tabular inputs, by the first batch of the first file of each kind."""
-    found: set[str] = set()
+def input_columns(job: Job) -> dict[str, pa.DataType]:
+    """Columns of the tabular inputs and their types, by the first batch of the first file of each kind."""
+    found: dict[str, pa.DataType] = {}
     for first in _first_of_each_kind(job):
         for batch in read(whole_file(first), open_input, _fields(job)):
-            found.update(batch.docs.column_names)
+            found |= {field.name: field.type for field in batch.docs.schema}
             break
     return found
 

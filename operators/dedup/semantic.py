@@ -63,6 +63,10 @@ class SemanticDedup(GlobalOperator):
         return self
 
     @property
+    def embeddings(self) -> tuple[str, ...]:
+        return () if self.column is None else (self.column,)
+
+    @property
     def needs(self) -> tuple[str, ...]:
         return COLUMNS if self.column is None else tuple(dict.fromkeys((*COLUMNS, self.column)))
 

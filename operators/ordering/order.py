@@ -81,6 +81,10 @@ class Order(GlobalOperator):
         return self.method in BY_LIKENESS
 
     @property
+    def embeddings(self) -> tuple[str, ...]:
+        return () if self.column is None else (self.column,)
+
+    @property
     def needs(self) -> tuple[str, ...]:
         if self._by_likeness:
             return ("text",) if self.column is None else (self.column,)
@@ -142,6 +146,9 @@ class Order(GlobalOperator):
                 f"recall is {share}, the share of the {self.neighbours} nearest neighbours that were found, of "
                 f"{len(recall)} documents; min_recall is {self.min_recall}: more `probes`, or fewer `lists`"
             )
+        documents = int(pc.sum(sizes["documents"]).as_py() or 0)
+        if self.column is not None and documents and documents == sizes["documents"][-1].as_py():
+            raise ValueError(f"column {self.column!r}: none of {documents} documents has an embedding that can be used")
         exact = bool(pc.all(pc.is_null(centroids["probed"])).as_py())
         kinds = {LINKS[int(row["link"])]: row for row in links.to_pylist()}
         known = sum(row["similarities"] for row in kinds.values())
@@ -149,7 +156,7 @@ class Order(GlobalOperator):
         pairs = random["similarity"].to_numpy()
         return {
             "method": self.method,
-            "documents": int(pc.sum(sizes["documents"]).as_py() or 0),
+            "documents": documents,
             "lists": len(sizes) - 1,  # the last are documents that are like nothing
             "exact": exact,
             "probes": None if exact else self.probes,

@@ -46,14 +46,19 @@ def squares(vectors: Vectors) -> NDArray[np.float64]:
     return found
 
 
+def holds_vectors(kind: pa.DataType) -> bool:
+    """Whether a column of that type is one of lists of numbers."""
+    listed = any(fits(kind) for fits in LISTS)
+    return listed and bool(pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type))
+
+
 def lengths(docs: pa.Table, name: str) -> NDArray[np.int64]:
     """How many numbers each row of a user's column has; 0 for null, and where a unit lacks the column. Raises TypeError
     if it holds no such lists."""
     kind = docs.schema.field(name).type if name in docs.column_names else pa.null()
     if pa.types.is_null(kind):
         return np.zeros(len(docs), np.int64)
-    listed = any(fits(kind) for fits in LISTS)
-    if not listed or not (pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type)):
+    if not holds_vectors(kind):
         raise TypeError(f"column {name!r} is of type {kind}: embeddings are lists of numbers")
     found: NDArray[np.int64] = pc.fill_null(pc.list_value_length(docs[name]), 0).to_numpy().astype(np.int64)
     return found

@@ -81,6 +81,10 @@ class Topic(GlobalOperator):
         return found
 
     @property
+    def embeddings(self) -> tuple[str, ...]:
+        return () if self.column is None else (self.column,)
+
+    @property
     def needs(self) -> tuple[str, ...]:
         return ("text",) if self.column is None else ("text", self.column)
 

@@ -132,6 +132,7 @@ def test_order_is_a_recipe_that_may_be_shown_or_built(tmp_path: Path, ray_sessio
         (["--seq-len", "512"], "--mode, --seq-len, --formats: contexts are made of tokens"),
         (["--method", "best"], "params.order.method: Input should be 'greedy_edge', 'icp', 'random' or 'by_field'"),
         (["--column", "absent"], "params.order: no column 'absent'"),
+        (["--column", "text"], "params.order: column 'text' is of type large_string: embeddings are lists of numbers"),
     ],
 )
 def test_order_refuses_what_does_not_fit(tmp_path: Path, sample: Path, arguments: list[str], message: str) -> None:

@@ -241,6 +241,15 @@ def test_files_without_embeddings_come_last_and_shards_are_cut_by_rows(tmp_path:
     assert len(result["shards"]) > 2
 
 
+def test_embeddings_that_are_all_unusable_fail_the_build(tmp_path: Path, ray_session: None) -> None:
+    pq.write_table(pa.table({"id": ["a", "b"], "v": [[float("nan")] * 4, [0.0] * 4]}), tmp_path / "v.parquet")
+    params = {"order": {"column": "v"}, "tokenizer": "off", "pack": "off"}
+    changes = {"fields": {"text": False}, "params": params, "shards": {"formats": ["parquet"]}, "splits": {}}
+    body = recipe(tmp_path / "r.yaml", [str(tmp_path / "v.parquet")], tmp_path / "out", **changes)
+    with pytest.raises(StageError, match="order: column 'v': none of 2 documents has an embedding that can be used"):
+        build(prepare(body))
+
+
 def test_columns_of_the_users_own_are_no_order(corpus: Path, tmp_path: Path, ray_session: None) -> None:
     """As where the output of one build is the input of another one."""
     table = pq.read_table(corpus / "in" / "b.parquet")
