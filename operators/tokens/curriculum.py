@@ -48,7 +48,7 @@ def curriculum(
     ]
     phases = []
     for cycle in range(cycles):
-        left = [n * (cycle + 1) // cycles - n * cycle // cycles for n in steps]
+        left = [-(-n * (cycle + 1) // cycles) + -n * cycle // cycles for n in steps]  # what is left over comes early
         while any(left):
             first = min((i for i, n in enumerate(left) if n), key=lambda i: left[i] / chances[i])
             taken = [min(n, left[first] * chances[i] // chances[first]) for i, n in enumerate(left)]
