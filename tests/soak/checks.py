@@ -71,7 +71,8 @@ def _stage_folders(store: Store) -> set[str]:
 
 def _named(manifest: dict[str, Any]) -> set[str]:
     tables = {entry["path"] for stage in manifest["stages"] for fate in FATES for entry in stage["files"][fate]}
-    return tables | {file["path"] for shard in manifest["shards"] for file in (shard, *shard["sidecars"])}
+    shards = [file for shard in manifest["shards"] for file in (shard, *shard["sidecars"])]
+    return tables | {file["path"] for file in (*shards, *manifest["plans"])}
 
 
 def tell_hashes(url: str, into: Path) -> int:
