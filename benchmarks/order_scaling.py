@@ -25,6 +25,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from benchmarks.timing import show_passes
 from cluster.storage import open_store
 from workflows.corpus import newest_build
 
@@ -89,11 +90,7 @@ def main() -> None:
             *(f"{told[name]:.3f}" for name in ("recall", "adjacent", "random")),
         )
         print(" ".join(f"{figure:>10}" for figure in figures), flush=True)
-    for one in stage["passes"]:
-        print(
-            f"  {one['name']:44} {one['units']:5} units {one['cpu_seconds']:8.1f} CPU s "
-            f"{one['bytes'] / 1e9:7.2f} GB {one['peak_rss_bytes'] / 1e9:6.2f} GB peak"
-        )
+    show_passes(stage["passes"])
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ import numba
 import numpy as np
 import pyarrow as pa
 
+from benchmarks.timing import show_passes
 from cluster.session import cpus, prepare_environment, session
 from cluster.storage import open_store
 from cluster.tables import TableWriter
@@ -120,11 +121,7 @@ def main() -> None:
                 f"{sum(manifest['dropped'].values()):,}",
             )
             print(" ".join(f"{figure:>12}" for figure in figures), flush=True)
-        for one in manifest["passes"]:
-            print(
-                f"  {one['name']:44} {one['units']:5} units {one['cpu_seconds']:8.1f} CPU s "
-                f"{one['bytes'] / 1e9:7.2f} GB {one['peak_rss_bytes'] / 1e9:6.2f} GB peak"
-            )
+        show_passes(manifest["passes"])
 
 
 if __name__ == "__main__":

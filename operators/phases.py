@@ -159,8 +159,9 @@ class GlobalOperator:
 
 
 def as_mapped(parts: Rows) -> pa.Table:
-    """The reduce of a phase whose map has decided everything: its rows."""
-    return parts[DOCUMENTS].drop_columns(["key"])
+    """The reduce of a phase whose one map has decided everything: its rows."""
+    (rows,) = parts.values()
+    return rows.drop_columns(["key"])
 
 
 def partition_of(keys: NDArray[np.uint64], partitions: int) -> NDArray[np.int64]:

@@ -87,9 +87,8 @@ class Written:
         """Count documents with their tokens."""
         nothing = pa.nulls(docs.num_rows)
         source, weight = (docs[n] if n in docs.column_names else nothing for n in ("source", "weight"))
-        coded = pc.fill_null(source.cast(pa.string()), "").cast(pa.string())
-        coded = pa.chunked_array([coded] if isinstance(coded, pa.Array) else coded.chunks, pa.string())
-        names, codes = np.unique(coded.to_numpy(zero_copy_only=False).astype(str), return_inverse=True)
+        named = pc.fill_null(source.cast(pa.string()), "").to_numpy(zero_copy_only=False)
+        names, codes = np.unique(named.astype(str), return_inverse=True)
         # in the order of rows: sums of doubles depend on it
         weights = np.bincount(codes, np.nan_to_num(numbers(weight), nan=1.0), len(names))
         tokens = np.bincount(codes, docs["tokens"].to_numpy(), len(names)).astype(np.int64)

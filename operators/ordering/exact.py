@@ -16,7 +16,7 @@ import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from operators.ordering.neighbours import WEIGHTS
+from operators.ordering.neighbours import WEIGHTS, product_weight
 from operators.ordering.vectors import Vectors, squares
 
 BLOCK_ROWS = 4096  # compared with as many of the sample at a time: 64 MB of products
@@ -41,7 +41,7 @@ def _keep_best(products: Any, lengths: Any, names: Any, others: Any, other_names
                 continue
             if products[i, j] <= 0 or other_names[j] == names[i]:
                 continue
-            weight = np.uint16(np.rint(products[i, j] / np.sqrt(lengths[i] * others[j]) * WEIGHTS))
+            weight = product_weight(products[i, j], lengths[i] * others[j])
             name = other_names[j]
             if weight == 0 or weight < weights[i, last] or (weight == weights[i, last] and name >= best[i, last]):
                 continue

@@ -42,7 +42,7 @@ def cosines_of(weights: Weights) -> NDArray[np.float32]:
 
 
 @numba.njit(inline="always")
-def _weight(product: Any, length: Any) -> Any:
+def product_weight(product: Any, length: Any) -> Any:
     """The weight of a product of two vectors with this product of their squared lengths."""
     return min(max(np.int64(np.rint(np.float64(product) / np.sqrt(length) * WEIGHTS)), 0), WEIGHTS)
 
@@ -79,7 +79,7 @@ def _keep(scores: Any, first: Any, columns: Any, lengths: Any, cap: Any, rows: A
                 other = columns[j]
                 if scores[i, j] < least or other == row or lengths[other] == 0:
                     continue
-                weight = _weight(scores[i, j], lengths[row] * lengths[other])
+                weight = product_weight(scores[i, j], lengths[row] * lengths[other])
                 if weight <= weights[i, last] or weight > cap:
                     continue
                 at = last
@@ -192,7 +192,7 @@ def _rank(near: Any, first: Any, columns: Any, found: Any, lengths: Any, cap: An
             product = np.int64(0)
             for d in range(found.shape[1]):
                 product += np.int64(found[row, d]) * np.int64(found[other, d])
-            weight = _weight(product, lengths[row] * lengths[other])
+            weight = product_weight(product, lengths[row] * lengths[other])
             worst = weights[i, last]
             if weight < max(worst, 1) or weight > cap or (weight == worst and other > rows[i, last]):
                 continue

@@ -19,8 +19,8 @@ import pyarrow.compute as pc
 import pydantic
 from pydantic import Field
 
+from operators.dedup.published import by
 from operators.document import parameters
-from operators.hashes import spread
 from operators.histogram import histogram
 from operators.models import faiss
 from operators.ordering import vectors
@@ -184,9 +184,8 @@ OF_LIKENESS = (
 
 
 def _by_number(rows: pa.Table) -> pa.Table:
-    keys = spread(rows["number"].to_numpy().astype(np.uint64))
     wanted = ("number", "doc", "rank", "similarity")
-    return rows.select([n for n in wanted if n in rows.column_names]).append_column("key", pa.array(keys))
+    return by("number", rows.select([name for name in wanted if name in rows.column_names]))
 
 
 def _ranks(parts: Mapping[str, pa.Table]) -> pa.Table:

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from operators.document import SCHEMA
 from operators.hashes import spread, xxh3_64
 from operators.histogram import numbers
-from operators.phases import DOCUMENTS, MEMORY, SHARE, Phase
+from operators.phases import DOCUMENTS, MEMORY, SHARE, Phase, as_mapped
 
 SAMPLED = 64  # documents for each range: few ranges are then half as large again as the mean
 LINE_BYTES = 256  # of a document that is sorted, with its id and value
@@ -61,7 +61,7 @@ class SortedOrder:
             Phase("bounds", {DOCUMENTS: sample}, bounds, bytes=wanted * LINE_BYTES, partitions=1),
             Phase("sorted", {DOCUMENTS: self._divided}, self._placed, partitions=ranges, whole=("bounds",)),
             Phase("sizes", {"sorted": _sizes}, _total, partitions=1),
-            Phase("ranks", {"sorted": _ranks}, _unkeyed, bytes=rows * RANK_BYTES, whole=("sizes",)),
+            Phase("ranks", {"sorted": _ranks}, as_mapped, bytes=rows * RANK_BYTES, whole=("sizes",)),
         ]
 
     def _sample(self, below: np.uint64, docs: pa.Table) -> pa.Table:
@@ -169,10 +169,6 @@ def _ranks(placed: pa.Table, sizes: pa.Table) -> pa.Table:
     before = pl.DataFrame(sizes).select("range", before=pl.col("documents").cum_sum() - pl.col("documents"))
     ranked = pl.DataFrame(placed).join(before, on="range").select("doc", order_rank=pl.col("before") + pl.col("place"))
     return _keyed(ranked, spread(ranked["doc"].to_numpy()))
-
-
-def _unkeyed(parts: Mapping[str, pa.Table]) -> pa.Table:
-    return parts["sorted"].drop_columns(["key"])
 
 
 def _keyed(rows: pl.DataFrame, keys: NDArray[np.uint64] | None = None) -> pa.Table:
