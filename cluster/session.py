@@ -1,8 +1,9 @@
 """The one place that knows how Ray is started and set up.
 
 Embedded, Ray runs on this machine for this process only, listens on loopback alone and asks for a token; with an
-address it connects to a cluster. The settings below are measured: without the worker limits a two-core machine restarts
-workers between stages (seconds each).
+address it connects to a cluster, whose workers get this very code and these settings, whatever is installed there of
+ours. The settings below are measured: without the worker limits a two-core machine restarts workers between stages
+(seconds each).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 AUTH_MODE = "RAY_AUTH_MODE"
 ENVIRONMENT = {
@@ -33,6 +35,10 @@ ENVIRONMENT = {
     "POLARS_MAX_THREADS": "1",
     "RAYON_NUM_THREADS": "1",
 }
+PACKAGES = ("cluster", "operators", "workflows")
+NOT_SHIPPED = ["**/__pycache__/**", "**/*.nbi", "**/*.nbc"]
+IN_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by Ray for the driver of a submitted job
+LOCATORS = "cluster.kernel_cache.ByPlaceInOurCode,UserProvidedCacheLocator"
 START_ATTEMPTS = 3
 NO_PROGRESS_SECONDS = 24 * 3600  # a unit is one step of progress, and a file that cannot be cut is one unit
 
@@ -63,6 +69,23 @@ def prepare_environment() -> None:
     for key, value in ENVIRONMENT.items():
         os.environ.setdefault(key, value)
     os.environ.setdefault("NUMBA_CACHE_DIR", numba_cache())
+    os.environ.setdefault("NUMBA_CACHE_LOCATOR_CLASSES", LOCATORS)
+
+
+def shipped_code() -> dict[str, Any]:
+    """The part of a Ray runtime environment that sends this code to a cluster: sources and data, nothing compiled."""
+    specs = [importlib.util.find_spec(package) for package in PACKAGES]
+    folders = [next(iter(spec.submodule_search_locations or ())) for spec in specs if spec]
+    return {"py_modules": folders, "excludes": NOT_SHIPPED}
+
+
+def _workers_environment() -> dict[str, Any]:
+    """What workers of a cluster, which were not started by us, need to be like those of an embedded Ray. Where kernels
+    are cached depends on the machine: each worker looks for itself."""
+    own = ("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO",)
+    settings = {key: os.environ[key] for key in ENVIRONMENT if key in own or not key.startswith("RAY_")}
+    environment = {"env_vars": settings, "worker_process_setup_hook": "cluster.session.prepare_environment"}
+    return environment if os.environ.get(IN_JOB) else environment | shipped_code()
 
 
 def token_file() -> Path | None:
@@ -91,7 +114,7 @@ def session(address: str | None = None, cpus: int | None = None, dashboard: bool
         if address is None:
             _start_patiently(cpus, dashboard)
         else:
-            ray.init(address=address, logging_level="ERROR", log_to_driver=False)
+            ray.init(address=address, logging_level="ERROR", log_to_driver=False, runtime_env=_workers_environment())
     except (AuthenticationError, ConnectionError, RuntimeError, ValueError, OSError) as error:
         where = "on this machine" if address is None else "at the address given"  # which may hold a password
         told = str(error).replace(address, "it") if address else str(error)
