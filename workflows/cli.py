@@ -5,22 +5,32 @@ Exit codes: 0 done, 1 failed, 2 bad recipe or arguments, 3 a quality gate refuse
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext, redirect_stdout
+from contextlib import nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import orjson
 import typer
-from rich.console import Console
 from rich.markup import escape
 
+from workflows.console import (
+    byte_count,
+    count,
+    counted,
+    err,
+    exit_codes,
+    input_files,
+    interruptible,
+    out,
+    print_json,
+    print_result,
+    print_table,
+    stdout_is_stderr,
+    tell_ignored,
+)
 from workflows.train import app as train
 
 if TYPE_CHECKING:
@@ -28,45 +38,19 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 app.add_typer(train, name="train")
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="a recipe, as `corpusmill init` writes one")]
 Out = Annotated[str, typer.Argument(metavar="OUT", help="the recipe's output: a corpus")]
 Json = Annotated[bool, typer.Option("--json", help="one JSON object on standard output")]
 BuildName = Annotated[str | None, typer.Option("--build", help="a build id; default: the build committed last")]
 INIT_WORKFLOWS = ("order", "text")
-TOP_REASONS = 3  # of dropped documents, told after a build
 SHOWN_IDS = 5  # of those that `retract` did not find
 
 
 def main() -> None:
     """Entry point of the command."""
-    with _exit_codes():
+    with exit_codes():
         app()
-
-
-@contextmanager
-def _exit_codes() -> Any:
-    """Turn the errors that users cause or can mend into a message and an exit code; bugs keep their traceback."""
-    from cluster.commit import CommitLost
-    from cluster.session import SessionError
-    from cluster.storage import StorageError
-    from cluster.units import UnitFailed
-    from workflows.gates import GateRefused
-    from workflows.recipe import RecipeError
-    from workflows.stage import StageError
-
-    codes: dict[type[BaseException], int] = {RecipeError: 2, GateRefused: 3, CommitLost: 4}
-    codes |= {UnitFailed: 1, StageError: 1, SessionError: 1, StorageError: 1, PermissionError: 1}
-    try:
-        yield
-    except tuple(codes) as error:
-        code = next(code for kind, code in codes.items() if isinstance(error, kind))
-        for note in getattr(error, "__notes__", []):
-            err.print(escape(note), style="dim")
-        err.print(f"[bold red]error:[/] {escape(str(error))}")
-        raise SystemExit(code) from None
 
 
 @app.command()
@@ -86,9 +70,9 @@ def validate(recipe: RecipeFile) -> None:
     from workflows.build import prepare
 
     prepared = prepare(recipe)
-    _tell_ignored(prepared.ignored)
+    tell_ignored(prepared.ignored)
     files, size = len(prepared.job.inputs), sum(item["size"] for item in prepared.job.inputs)
-    out.print(f"{escape(str(recipe))}: good; {_input_files(files)}, {_bytes(size)}")
+    out.print(f"{escape(str(recipe))}: good; {input_files(files)}, {byte_count(size)}")
 
 
 @app.command()
@@ -96,7 +80,7 @@ def schema(workflow: Annotated[str, typer.Argument(help="a workflow, or file.py:
     """Print the JSON schema of recipes for a workflow, for editors."""
     from workflows.recipe import recipe_schema
 
-    _print_json(recipe_schema(workflow))
+    print_json(recipe_schema(workflow))
 
 
 @app.command()
@@ -111,10 +95,10 @@ def plan(
 
     planned = make_plan(prepare(recipe, limit=limit))
     if json:
-        return _print_json(planned)
+        return print_json(planned)
     inputs = planned["inputs"]
-    out.print(f"{_input_files(inputs['files'])}, {_bytes(inputs['bytes'])}, build {planned['build_id']}")
-    _tell_ignored(planned["ignored"])
+    out.print(f"{input_files(inputs['files'])}, {byte_count(inputs['bytes'])}, build {planned['build_id']}")
+    tell_ignored(planned["ignored"])
     for stage in planned["stages"]:
         state = "[green]cached[/]" if stage["cached"] else "[yellow]would run[/]"
         why = f"  ({escape('; '.join(stage['changed']))})" if stage["changed"] else ""
@@ -130,9 +114,9 @@ def _exchanges(lines: list[dict[str, Any]], budget: int) -> str:
     """What the exchanges of a stage will move, and the phase whose process will hold the most."""
     most = max(lines, key=lambda line: line["memory"])
     where = escape(f"{most['operator']}/{most['phase']}")
-    told = f"about {_bytes(sum(line['bytes'] for line in lines))} of keys exchanged; a process holds up to"
+    told = f"about {byte_count(sum(line['bytes'] for line in lines))} of keys exchanged; a process holds up to"
     over = "  [bold red]more than workers.memory_bytes[/]" if most["memory"] > budget else ""
-    return f"{told} {_bytes(most['memory'])} ({where}) of {_bytes(budget)}{over}"
+    return f"{told} {byte_count(most['memory'])} ({where}) of {byte_count(budget)}{over}"
 
 
 @app.command()
@@ -159,9 +143,9 @@ def build(
     from workflows.build import plan as make_plan
     from workflows.progress import console_progress
 
-    with _interruptible(), _stdout_is_stderr(), console_progress(err) as progress:
+    with interruptible(), stdout_is_stderr(), console_progress(err) as progress:
         prepared = prepare(recipe, limit=limit, until=until, force=force, progress=progress)
-        _tell_ignored(prepared.ignored)
+        tell_ignored(prepared.ignored)
         check_output(prepared.store)
         done = force is None and all(stage["cached"] for stage in make_plan(prepared)["stages"])
         if not done:
@@ -169,8 +153,8 @@ def build(
         with nullcontext() if done else session(address, prepared.recipe.workers.cpus, dashboard):
             result = run_build(prepared, force=force, publish=limit is None)
     if json:
-        return _print_json(result)
-    return _print_result(result, prepared.store)
+        return print_json(result)
+    return print_result(result, prepared.store)
 
 
 @app.command()
@@ -253,7 +237,7 @@ def nightly(
     from workflows.nightly import prepare_night, run_night, tell
     from workflows.progress import console_progress
 
-    with _interruptible(), _stdout_is_stderr(), console_progress(err) as progress:
+    with interruptible(), stdout_is_stderr(), console_progress(err) as progress:
         night = prepare_night(recipe, progress)
         prepared = night.prepared
         if dry_run:
@@ -266,68 +250,18 @@ def nightly(
             with session(address, prepared.recipe.workers.cpus, dashboard):
                 result = run_night(recipe, night, progress)
     if json:
-        return _print_json(result)
+        return print_json(result)
     _print_inputs(result["inputs"])
-    return _print_result(result, prepared.store) if result.get("stages") else None
+    return print_result(result, prepared.store) if result.get("stages") else None
 
 
 def _print_inputs(told: dict[str, Any]) -> None:
-    what = f"{_input_files(told['new'])} new, {_bytes(told['bytes'])}; {told['known']} known"
+    what = f"{input_files(told['new'])} new, {byte_count(told['bytes'])}; {told['known']} known"
     if told["gone"]:
         what += f"; {len(told['gone'])} gone, their documents stay"
     if told["whole"]:
         what = f"{len(told['changed'])} inputs changed: everything is built again"
     out.print(what if told["new"] or told["whole"] else f"nothing new; {what}")
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    try:
-        yield
-    except KeyboardInterrupt:
-        err.print("interrupted; run the same command again to go on")
-        raise typer.Exit(130) from None
-
-
-@contextmanager
-def _stdout_is_stderr() -> Iterator[None]:
-    """Whatever prints to standard output inside, Ray's notes on dead workers too, goes to standard error: the result
-    comes alone."""
-    sys.stdout.flush()
-    saved = os.dup(1)
-    os.dup2(2, 1)
-    try:
-        with redirect_stdout(sys.stderr):
-            yield
-    finally:
-        os.dup2(saved, 1)
-        os.close(saved)
-
-
-def _print_result(result: dict[str, Any], store: Store) -> None:
-    last = result["stages"][-1]
-    reasons = sum((Counter(stage["dropped"]) for stage in result["stages"]), Counter[str]())
-    dropped = reasons.total()
-    quarantined = sum(stage["quarantined"] for stage in result["stages"])
-    counts = f"kept={last['kept']} dropped={dropped} quarantined={quarantined}"
-    if result["tokens"] is not None:
-        counts += f" tokens={result['tokens']} shards={len(result['shards'])}"
-    out.print(f"Done. {counts}")
-    if dropped:
-        most = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
-        more = ", …" if len(most) > TOP_REASONS else ""
-        out.print(f"most dropped: {escape(', '.join(f'{reason} {n}' for reason, n in most[:TOP_REASONS]))}{more}")
-    if result["committed"]:
-        out.print(f"committed as entry {result['log_number']}: build {result['build_id']}")
-    elif result["log_number"] is not None:
-        out.print(f"nothing new: build {result['build_id']} is entry {result['log_number']} already")
-    else:
-        out.print("not committed")
-    build = f"builds/{result['build_id']}"
-    if store.exists(f"{build}/report.html"):
-        out.print(f"report: {escape(store.url)}/{build}/report.html", soft_wrap=True)
-    if result["shards"]:
-        out.print(f"shards: {escape(store.url)}/{build}/shards", soft_wrap=True)
 
 
 @app.command()
@@ -352,7 +286,7 @@ def why(
     store, manifests = _searched(output, build)
     answer = explain(store, manifests, doc_id)
     if json:
-        _print_json(answer)
+        print_json(answer)
     else:
         _print_fate(store, manifests, answer)
     if answer["fate"] == "unknown":
@@ -403,11 +337,11 @@ def verify(
     from workflows.progress import console_progress
     from workflows.verify import verify as check
 
-    with _interruptible(), console_progress(err) as progress:
+    with interruptible(), console_progress(err) as progress:
         checks = list(check(open_store(output), build, quick, progress))
     wrong = [(what, error) for what, error in checks if error is not None]
     if json:
-        _print_json({"checks": len(checks), "failures": [{"what": what, "error": error} for what, error in wrong]})
+        print_json({"checks": len(checks), "failures": [{"what": what, "error": error} for what, error in wrong]})
     else:
         for what, error in wrong:
             out.print(f"[red]FAILED[/] {escape(what)}: {escape(error)}")
@@ -424,14 +358,14 @@ def log(output: Out, json: Json = False) -> None:
 
     lines = history(open_store(output))
     if json:
-        return _print_json(lines)
+        return print_json(lines)
     table = [("entry", "op", "when", "build", "builds", "documents", "tokens", "retracted")]
     for line in lines:
-        counts = (_count(line[key]) for key in ("documents", "tokens", "retracted"))
+        counts = (count(line[key]) for key in ("documents", "tokens", "retracted"))
         table.append(
             (str(line["number"]), line["op"], line["created"], line["build"], str(len(line["visible"])), *counts)
         )
-    return _print_table(table)
+    return print_table(table)
 
 
 @app.command()
@@ -442,26 +376,32 @@ def status(output: Out, json: Json = False) -> None:
 
     found = look(open_store(output))
     if json:
-        return _print_json(found)
+        return print_json(found)
     head = found["head"]
     out.print(f"entry {head['number']}, {head['op']}, {head['created']}" if head else "nothing is committed yet")
     if head:
         table = [("build", "made", "inputs", "documents", "tokens", "shards", "size")]
         for build in found["builds"]:
-            counts = (_count(build[key]) for key in ("documents", "tokens", "shards"))
+            counts = (count(build[key]) for key in ("documents", "tokens", "shards"))
             table.append(
-                (build["build_id"], build["created"], str(build["inputs"]["files"]), *counts, _bytes(build["bytes"]))
+                (
+                    build["build_id"],
+                    build["created"],
+                    str(build["inputs"]["files"]),
+                    *counts,
+                    byte_count(build["bytes"]),
+                )
             )
         totals = found["totals"]
-        counts = (_count(totals[key]) for key in ("documents", "tokens", "shards"))
-        _print_table([*table, ("all", "", "", *counts, _bytes(totals["bytes"]))])
+        counts = (count(totals[key]) for key in ("documents", "tokens", "shards"))
+        print_table([*table, ("all", "", "", *counts, byte_count(totals["bytes"]))])
     for stage in found["unfinished"]:
         units = f"{stage['units_done']} of {stage['units']}" if stage["units"] is not None else str(stage["units_done"])
         out.print(f"unfinished: {stage['stage']}, {units} units done, last touched {stage['idle_seconds']} s ago")
     waiting = found["waiting"]
     if waiting["stages"]:
         out.print(
-            f"{waiting['stages']} stages that no entry leads to ({_bytes(waiting['bytes'])}): see `corpusmill gc`"
+            f"{waiting['stages']} stages that no entry leads to ({byte_count(waiting['bytes'])}): see `corpusmill gc`"
         )
     return None
 
@@ -484,29 +424,18 @@ def gc(
     from workflows.gc import gc as collect
     from workflows.gc import seconds
 
-    with _interruptible():
+    with interruptible():
         result = collect(open_store(output), seconds(grace), keep, stages, dry_run)
     if json:
-        return _print_json(result)
+        return print_json(result)
     if result["deleted"]:
-        rows = [(line["what"], _count(line["objects"]), _bytes(line["bytes"])) for line in result["deleted"]]
-        _print_table([("would go" if dry_run else "deleted", "objects", "size"), *rows])
+        rows = [(line["what"], count(line["objects"]), byte_count(line["bytes"])) for line in result["deleted"]]
+        print_table([("would go" if dry_run else "deleted", "objects", "size"), *rows])
     else:
         out.print("nothing to delete")
     if result["interrupted_writes"]:
         out.print(f"{result['interrupted_writes']} interrupted writes cleared away")
     return None
-
-
-def _print_table(rows: Sequence[tuple[str, ...]]) -> None:
-    """Rows of cells, the first one the head; columns two spaces apart."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        out.print(escape("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()))
-
-
-def _count(n: int | None) -> str:
-    return "-" if n is None else f"{n:,}"
 
 
 @app.command()
@@ -539,12 +468,12 @@ def fit_thresholds(
         raise RecipeError(f"--output: {written} is the recipe itself")
     if not written.parent.is_dir():
         raise RecipeError(f"--output: {written.parent} is no folder")
-    with _interruptible(), _stdout_is_stderr(), console_progress(err) as progress, session(address):
+    with interruptible(), stdout_is_stderr(), console_progress(err) as progress, session(address):
         fitted = fit(recipe, wanted, sample, least, progress)
         write_fitted(recipe, fitted, written)
     if json:
-        return _print_json({"recipe": str(written), "languages": [one._asdict() for one in fitted]})
-    _print_table(list(rows_of(fitted)))
+        return print_json({"recipe": str(written), "languages": [one._asdict() for one in fitted]})
+    print_table(list(rows_of(fitted)))
     return out.print(f"bounds of params.text_rules in {escape(str(written))}")
 
 
@@ -563,15 +492,15 @@ def variants(
     store, manifest = _opened(output, build)
     made = make_variants(store, manifest, wanted, retracted_ids(store))
     if json:
-        return _print_json(made)
+        return print_json(made)
     every, characters = made["documents"], made["characters"]
     table = [("variant", "documents", "of all", "characters", "of all", "ids")]
     for one in made["variants"]:
         files = ", ".join(file["path"] for file in one["files"]) or "-"
         shares = (_share(one["documents"], every), _share(one["characters"], characters))
-        table.append((one["name"], _count(one["documents"]), shares[0], _count(one["characters"]), shares[1], files))
-    _print_table(table)
-    return out.print(f"{_counted(every, 'document')} in build {made['build_id']}; {made['manifest']} says more")
+        table.append((one["name"], count(one["documents"]), shares[0], count(one["characters"]), shares[1], files))
+    print_table(table)
+    return out.print(f"{counted(every, 'document')} in build {made['build_id']}; {made['manifest']} says more")
 
 
 def _share(part: int, whole: int) -> str:
@@ -610,11 +539,11 @@ def retract(
     result = take_out(store, _listed_ids(ids), dry_run)
     _report_again(store, result, result["builds"])
     if json:
-        return _print_json(result)
+        return print_json(result)
     _print_retracted(result["builds"])
     if unknown := result["unknown"]:
         some = ", ".join(unknown[:SHOWN_IDS]) + (", …" if len(unknown) > SHOWN_IDS else "")
-        out.print(f"in no visible build: {_counted(len(unknown), 'id')}: {escape(some)}")
+        out.print(f"in no visible build: {counted(len(unknown), 'id')}: {escape(some)}")
     if dry_run:
         return out.print("nothing was written: --dry-run")
     return _print_entry(result)
@@ -636,7 +565,7 @@ def rollback(
     result = roll_back(store, to)
     _report_again(store, result, result["retracted"])
     if json:
-        return _print_json(result)
+        return print_json(result)
     out.print(f"builds of entry {result['to']}: {', '.join(result['builds'])}")
     _print_retracted(result["retracted"])
     return _print_entry(result)
@@ -665,7 +594,7 @@ def _report_again(store: Store, result: dict[str, Any], changed: list[dict[str, 
 def _print_retracted(builds: list[dict[str, Any]]) -> None:
     for build in builds:
         tokens = "" if build["tokens"] is None else f" of {build['tokens']} tokens"
-        documents, shards = _counted(build["documents"], "document"), _counted(build["shards"], "shard")
+        documents, shards = counted(build["documents"], "document"), counted(build["shards"], "shard")
         out.print(f"build {build['build_id']}: {documents}{tokens}, in {shards}")
 
 
@@ -725,30 +654,3 @@ def _opened(output: str, build: str | None) -> tuple[Store, dict[str, Any]]:
 
     store = open_store(output)
     return store, load_build(store, build) if build else newest_build(store)
-
-
-def _tell_ignored(ignored: Any) -> None:
-    if ignored:
-        more = f" and {len(ignored) - 1} more" if len(ignored) > 1 else ""
-        err.print(f"passed over, no reader knows their kind: {escape(ignored[0])}{more}")
-
-
-def _input_files(n: int) -> str:
-    return _counted(n, "input file")
-
-
-def _counted(n: int, what: str) -> str:
-    return f"1 {what}" if n == 1 else f"{n} {what}s"
-
-
-def _print_json(value: Any) -> None:
-    sys.stdout.buffer.write(orjson.dumps(value, option=orjson.OPT_INDENT_2) + b"\n")
-    sys.stdout.flush()
-
-
-def _bytes(n: float) -> str:
-    units = ["B", "KB", "MB", "GB", "TB"]
-    while n >= 1000 and len(units) > 1:
-        n /= 1000
-        units.pop(0)
-    return f"{n:.0f} B" if units[0] == "B" else f"{n:.1f} {units[0]}"
