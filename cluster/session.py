@@ -12,6 +12,7 @@ import hashlib
 import importlib.util
 import os
 import secrets
+import socket
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -40,6 +41,7 @@ NOT_SHIPPED = ["**/__pycache__/**", "**/*.nbi", "**/*.nbc"]
 IN_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by Ray for the driver of a submitted job
 LOCATORS = "cluster.kernel_cache.ByPlaceInOurCode,UserProvidedCacheLocator"
 START_ATTEMPTS = 3
+ANSWER_SECONDS = 10  # for a cluster's head to take a connection
 NO_PROGRESS_SECONDS = 24 * 3600  # a unit is one step of progress, and a file that cannot be cut is one unit
 
 
@@ -109,11 +111,14 @@ def session(address: str | None = None, cpus: int | None = None, dashboard: bool
         _configure_data()
         yield
         return
+    if address is not None and address.startswith(("http://", "https://")):
+        raise SessionError("an address of http is a cluster's job server: `corpusmill submit` sends a build there")
     try:
         _apply_auth_mode()
         if address is None:
             _start_patiently(cpus, dashboard)
         else:
+            _check_answers(address)
             ray.init(address=address, logging_level="ERROR", log_to_driver=False, runtime_env=_workers_environment())
     except (AuthenticationError, ConnectionError, RuntimeError, ValueError, OSError) as error:
         where = "on this machine" if address is None else "at the address given"  # which may hold a password
@@ -124,6 +129,13 @@ def session(address: str | None = None, cpus: int | None = None, dashboard: bool
         yield
     finally:
         ray.shutdown()
+
+
+def _check_answers(address: str) -> None:
+    """Raises OSError where nobody listens at `host:port`, which Ray would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if host and port.isdigit() and "://" not in address:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_SECONDS).close()
 
 
 def cpus() -> int:
@@ -180,8 +192,8 @@ def _start(cpus: int | None, dashboard: bool) -> None:
             dashboard_host="127.0.0.1",
             logging_level="ERROR",
             log_to_driver=False,
-            object_store_memory=_object_store_bytes(),
-            _temp_dir=str(_private_folder() / "ray"),
+            object_store_memory=object_store_bytes(),
+            _temp_dir=str(private_folder() / "ray"),
         )
 
 
@@ -226,7 +238,7 @@ def keep_token_private() -> None:
         file.chmod(0o600)
 
 
-def _private_folder() -> Path:
+def private_folder() -> Path:
     """The user's own temporary folder for Ray, which makes all it makes below writable by everybody.
 
     Short and not in the project: the paths of sockets have a length limit that deep folders break.
@@ -240,7 +252,7 @@ def _private_folder() -> Path:
     return folder
 
 
-def _object_store_bytes() -> int:
+def object_store_bytes() -> int:
     """Blocks are only unit numbers and done-records, so a small store is enough; a quarter of shared memory at most."""
     shm = os.statvfs("/dev/shm") if os.path.isdir("/dev/shm") else os.statvfs(tempfile.gettempdir())
     return max(80 << 20, min(256 << 20, shm.f_bavail * shm.f_frsize // 4))

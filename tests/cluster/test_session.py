@@ -12,6 +12,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from cluster.session import keep_token_private, token_file
+from cluster.session import SessionError, keep_token_private, session, token_file
 
 # Part of the command of every process that is a server: of Ray 2.60, with a dashboard.
 SERVERS = ("gcs_server", "raylet", "dashboard.py", "monitor.py", "DashboardAgent", "RuntimeEnvAgent", "ray::IDLE")
@@ -229,3 +230,14 @@ def test_a_folder_of_somebody_elses_is_not_used_for_sessions(tmp_path: Path) -> 
     ran = subprocess.run([sys.executable, "-c", REFUSED], env=environment, capture_output=True, text=True, check=True)
     assert f"{tmp_path}/ray-{os.getuid()} is not a folder of this user" in ran.stdout
     assert list((tmp_path / "theirs").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("address", "told"),
+    [("http://127.0.0.1:8265", "corpusmill submit"), ("127.0.0.1:1", "refused"), ("no-such-host.invalid:6379", "not")],
+)
+def test_a_wrong_address_is_told_at_once(address: str, told: str) -> None:
+    began = time.monotonic()
+    with pytest.raises(SessionError, match=told), session(address):
+        pass
+    assert time.monotonic() - began < 60  # Ray alone tries for minutes
