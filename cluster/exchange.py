@@ -16,6 +16,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from cluster.storage import Store
+from cluster.traffic import count_read, count_shuffled
 
 READERS = 16
 MOST_MAPPED = 16_384  # files of a partition; a process may have four times as many mappings (vm.max_map_count)
@@ -39,7 +40,9 @@ def _written(store: Store, key: str, schema: pa.Schema) -> Iterator[pa.ipc.Recor
         path = folder / "table.arrow"
         with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, schema) as out:
             yield out
+        size = path.stat().st_size
         store.publish(path, key)
+        count_shuffled(size)
 
 
 def _one_batch(table: pa.Table) -> pa.RecordBatch:
@@ -60,7 +63,9 @@ def open_partition(store: Store, keys: Sequence[str], p: int) -> Iterator[pa.Tab
     def batch(key: str) -> pa.Table:
         with store.open(key) as opened:  # what is mapped stays so while the table is used
             file = opened if len(keys) <= MOST_MAPPED else pa.PythonFile(opened, mode="r")  # reads a copy
-            return pa.Table.from_batches([pa.ipc.open_file(file).get_batch(p)])
+            rows = pa.ipc.open_file(file).get_batch(p)
+            count_read(rows.nbytes)
+            return pa.Table.from_batches([rows])
 
     with ThreadPoolExecutor(READERS) as pool:  # in object storage each read waits for an answer
         tables = list(pool.map(batch, keys))
@@ -123,4 +128,5 @@ def write_table(store: Store, key: str, table: pa.Table) -> None:
 def read_table(store: Store, key: str) -> pa.Table:
     """Read one Arrow file into memory."""
     with store.open(key) as file:
+        count_read(file.size())
         return pa.ipc.open_file(file).read_all()

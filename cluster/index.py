@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from cluster.exchange import open_partition
 from cluster.storage import StorageError, Store
 from cluster.tables import Entry, file_sha256
+from cluster.traffic import count_read
 from cluster.units import Record, peak_rss_bytes
 
 FILE_BYTES = 64 << 20
@@ -89,7 +90,9 @@ def look_up(store: Store, entries: Sequence[Entry], keys: Keys) -> list[pa.Table
                 raise StorageError(f"{store.url}/{entry['path']}: damaged: {error}") from error
             if [table.num_rows, *ends] != [entry["rows"], entry["low"], entry["high"]]:
                 raise StorageError(f"{store.url}/{entry['path']}: not the index that was written")
-            return matching(table, keys)
+            found = matching(table, keys)
+            count_read(found.nbytes)
+            return found
 
     near = [entry for entry in entries if _between(keys, entry["low"], entry["high"]).size]
     with ThreadPoolExecutor(READERS) as pool:

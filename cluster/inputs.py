@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import fnmatch
+import io
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, cast
 
 from cluster.storage import StorageError, without_secrets
+from cluster.traffic import count_read
+
+BUFFER_BYTES = 128 << 10
 
 
 @dataclass(frozen=True)
@@ -116,4 +120,18 @@ def open_input(url: str) -> BinaryIO:
         from cluster import s3_inputs
 
         return s3_inputs.open_input(url)
-    return open(url, "rb")
+    return cast(BinaryIO, io.BufferedReader(_Counted(url), BUFFER_BYTES))
+
+
+class _Counted(io.FileIO):
+    """A file that counts what is read of it."""
+
+    def readinto(self, buffer: Any) -> int:
+        n: int = super().readinto(buffer)
+        count_read(n)
+        return n
+
+    def readall(self) -> bytes:
+        data = super().readall()
+        count_read(len(data))
+        return data

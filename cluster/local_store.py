@@ -14,6 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from cluster.storage import SCRATCH, AlreadyExists, Forbidden, Missing, StorageError, Stored, check_key
+from cluster.traffic import count_read, count_written
 
 TRIES = 10  # to put a file into a folder that is being swept
 
@@ -36,7 +37,9 @@ class LocalStore:
     def read(self, key: str) -> bytes:
         path = self._path(key)
         with self._told(key, Missing):
-            return path.read_bytes()
+            data = path.read_bytes()
+        count_read(len(data))
+        return data
 
     def open(self, key: str) -> pa.NativeFile:
         path = self._path(key)
@@ -60,6 +63,7 @@ class LocalStore:
                 raise
             finally:
                 made.unlink(missing_ok=True)
+        count_written(len(data))
 
     def _scratch(self) -> Path:
         base = Path(self.root, SCRATCH)  # on the same file system, so that publishing is a rename
@@ -75,13 +79,16 @@ class LocalStore:
     def publish(self, path: Path, key: str) -> None:
         target = self._path(key)
         with self._told(key):
+            size = path.stat().st_size
             _place(path, target, os.replace)
+        count_written(size)
 
     @contextlib.contextmanager
     def local(self, *keys: str) -> Iterator[Path]:
         for key in keys:
             if not self.exists(key):
                 raise Missing(f"{self.url}/{key}: there is no such file")
+            count_read(self._path(key).stat().st_size)
         yield Path(self.root)
 
     def exists(self, key: str) -> bool:

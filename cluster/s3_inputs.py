@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import io
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
-from cluster.inputs import InputObject, first_wild, matches, place, shown
+from cluster.inputs import BUFFER_BYTES, InputObject, first_wild, matches, place, shown
 from cluster.s3_client import call, listed, split_url
 from cluster.s3_file import S3File
 from cluster.storage import Missing
+from cluster.traffic import count_read
 
 
 def list_inputs(pattern: str) -> list[InputObject]:
@@ -50,4 +51,13 @@ def _input(bucket: str, key: str, rel: str, size: int, etag: str) -> InputObject
 
 def open_input(url: str) -> BinaryIO:
     """The object opened for seeking binary reads. It fails when the object changes while it is open."""
-    return cast(BinaryIO, io.BufferedReader(S3File(*split_url(url))))
+    return cast(BinaryIO, io.BufferedReader(_Counted(*split_url(url)), BUFFER_BYTES))
+
+
+class _Counted(S3File):
+    """An object that counts what is read of it."""
+
+    def readinto(self, buffer: Any) -> int:
+        n = super().readinto(buffer)
+        count_read(n)
+        return n

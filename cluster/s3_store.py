@@ -18,6 +18,7 @@ import pyarrow as pa
 from cluster.s3_client import LISTED_KEYS, attempts, call, code_of, listed, pause, split_url
 from cluster.s3_file import EMPTY, S3File, pieces
 from cluster.storage import Forbidden, Missing, StorageError, Stored, check_key
+from cluster.traffic import count_read, count_written
 
 PART_BYTES = 64 << 20  # larger files are sent in parts of this size; servers allow 10,000
 DELETE_KEYS = 1000  # in one request, as many as servers allow
@@ -57,7 +58,9 @@ class S3Store:
         return call(f"s3://{bucket}/{at}", operation, Bucket=bucket, Key=at, **request)
 
     def read(self, key: str) -> bytes:
-        return b"".join(pieces(*self._at(key)))
+        data = b"".join(pieces(*self._at(key)))
+        count_read(len(data))
+        return data
 
     def open(self, key: str) -> pa.NativeFile:
         return pa.PythonFile(S3File(*self._at(key)), mode="r")
@@ -65,6 +68,7 @@ class S3Store:
     def write(self, key: str, data: bytes, *, if_absent: bool = False) -> None:
         condition = {"IfNoneMatch": "*"} if if_absent else {}
         self._call("put_object", key, Body=data, ChecksumSHA256=_sha256(data), **condition)
+        count_written(len(data))
 
     @contextlib.contextmanager
     def scratch(self) -> Iterator[Path]:
@@ -76,6 +80,7 @@ class S3Store:
             self.write(key, path.read_bytes())
         else:
             self._publish_in_parts(path, key)
+            count_written(path.stat().st_size)
         path.unlink()
 
     def _publish_in_parts(self, path: Path, key: str) -> None:
@@ -127,6 +132,7 @@ class S3Store:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with target.open("wb") as file:
                     file.writelines(pieces(*at))
+                count_read(target.stat().st_size)
             yield folder
 
     def exists(self, key: str) -> bool:

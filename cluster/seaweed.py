@@ -8,13 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
-import os
 import secrets
 import shlex
-import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -26,6 +23,7 @@ import botocore.config
 import botocore.exceptions
 import orjson
 
+from cluster.child import kill_child, log_tail, start_child, write_private
 from cluster.storage import StorageError
 
 HOST = "127.0.0.1"
@@ -34,15 +32,6 @@ READY_SECONDS = 120  # it takes two to three; a machine under load takes longer
 GRPC_OFFSET = 10_000  # from the port of a part to the one where the other parts talk to it
 FIRST_PORT = 10_000  # all ports lie below 30,000, where the system puts no outgoing connections
 SERVICES = ("master", "volume", "filer", "s3")
-TOLD_BYTES = 2000  # of the log, when it did not start
-
-# Run by a Python that then becomes the server: the kernel kills it when the thread that started it ends.
-DIE_WITH_PARENT = f"""
-import ctypes, os, sys
-ctypes.CDLL(None).prctl(1, {int(signal.SIGKILL)})  # PR_SET_PDEATHSIG, kept over exec
-if os.getppid() == int(sys.argv[1]):
-    os.execv(sys.argv[2], sys.argv[2:])
-"""
 
 
 class ServerError(StorageError):
@@ -134,16 +123,8 @@ class Server:
             (self._folder / name).mkdir(parents=True, exist_ok=True)
         self._write_keys()
         log = self._folder / "logs" / "weed.out"
-        with log.open("wb") as output:
-            self._process = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-c", DIE_WITH_PARENT, str(os.getpid()), *command],
-                cwd=self._folder,
-                env={"HOME": str(self._folder)},  # no settings of the user's, no keys of the user's
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+        environment = {"HOME": str(self._folder)}  # no settings of the user's, no keys of the user's
+        self._process = start_child(command, self._folder, environment, log)
         try:
             self._wait(self._process, log)
         except BaseException:
@@ -154,9 +135,7 @@ class Server:
         """End it as a crash would; asked kindly it takes 15 s. What it had acknowledged is there at the next start."""
         if self._process is None:
             return
-        if self._process.poll() is None:
-            os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
+        kill_child(self._process)
         self._process = None
         ports = [number for port in self._ports.values() for number in (port, port + GRPC_OFFSET)]
         for left in (path for port in ports for path in Path("/tmp").glob(f"seaweedfs-*-{port}.sock")):
@@ -166,9 +145,9 @@ class Server:
         keys = {"accessKey": self.endpoint.access_key, "secretKey": self.endpoint.secret_key}
         actions = ["Admin", "Read", "List", "Tagging", "Write"]
         identity = {"name": "corpusmill", "credentials": [keys], "actions": actions}
-        _write_private(self._folder / "conf.json", orjson.dumps({"identities": [identity]}))
+        write_private(self._folder / "conf.json", orjson.dumps({"identities": [identity]}))
         lines = [f"export {name}={shlex.quote(value)}\n" for name, value in self.endpoint.environment().items()]
-        _write_private(self.environment_file, "".join(lines).encode())
+        write_private(self.environment_file, "".join(lines).encode())
 
     def _wait(self, process: subprocess.Popen[bytes], log: Path) -> None:
         client = self._client()
@@ -178,7 +157,7 @@ class Server:
                 return self._make_buckets(client)
             except (botocore.exceptions.ClientError, botocore.exceptions.BotoCoreError) as error:
                 if (code := process.poll()) is not None:
-                    told = log.read_bytes()[-TOLD_BYTES:].decode(errors="replace")
+                    told = log_tail(log)
                     raise ServerError(f"the S3 server ended with {code} instead of starting:\n{told}") from error
                 if time.monotonic() > deadline:
                     raise ServerError(f"the S3 server is not ready after {READY_SECONDS} s: {error}") from error
@@ -225,13 +204,6 @@ def serve(
         yield server.endpoint
     finally:
         server.kill()
-
-
-def _write_private(path: Path, data: bytes) -> None:
-    """A file that only the user can read, also while it is written."""
-    path.unlink(missing_ok=True)
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(data)
 
 
 def _weed() -> Path:

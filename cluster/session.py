@@ -145,13 +145,6 @@ def cpus() -> int:
     return max(1, int(ray.cluster_resources().get("CPU", 1)))
 
 
-def gpus() -> float:
-    """GPUs that the open session may use now."""
-    import ray
-
-    return float(ray.cluster_resources().get("GPU", 0))
-
-
 def _apply_auth_mode() -> None:
     """Make Ray see `RAY_AUTH_MODE`: it read the environment when it was imported, perhaps before ours was prepared."""
     import ray

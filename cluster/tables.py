@@ -13,8 +13,9 @@ import pyarrow.parquet as pq
 
 from cluster.cuts import PREFIX, cut
 from cluster.storage import Store
+from cluster.traffic import count_read
 
-FILE_BYTES = 64 << 20  # of tables in memory
+FILE_BYTES = 64 << 20  # of tables in memory: of a file, where the writer is not told otherwise
 
 Entry = dict[str, Any]
 """A file as a manifest names it: {path, rows, bytes, sha256, over}. `over` is the entry of the file whose rows this
@@ -24,11 +25,14 @@ are written without copying the text."""
 
 class TableWriter:
     """Writes tables to `<prefix>/<number>-<sha12>.parquet`: what a manifest names is never written over. A new file
-    starts where the schema changes, unless columns are only missing, and after FILE_BYTES: later stages take a file
-    whole. Use as a context."""
+    starts where the schema changes, unless columns are only missing, and after `file_bytes` of tables in
+    memory: later stages take a file whole. Use as a context."""
 
-    def __init__(self, store: Store, prefix: str, number: int, over: Entry | None = None) -> None:
+    def __init__(
+        self, store: Store, prefix: str, number: int, over: Entry | None = None, file_bytes: int = FILE_BYTES
+    ) -> None:
         self.entries: list[Entry] = []
+        self._file_bytes = file_bytes
         self._store, self._prefix, self._number, self._over = store, prefix, number, over
         self._stack = ExitStack()
         self._writer: pq.ParquetWriter | None = None
@@ -51,7 +55,7 @@ class TableWriter:
             return
         if self._writer is not None:
             table = _filled(table, self._writer.schema)
-            if self._size > FILE_BYTES or table.schema != self._writer.schema:
+            if self._size > self._file_bytes or table.schema != self._writer.schema:
                 self._finish()
         if self._writer is None:
             self._path = self._stack.enter_context(self._store.scratch()) / "table.parquet"
@@ -97,6 +101,12 @@ def _parquet(source: pa.NativeFile) -> pq.ParquetFile:
     return pq.ParquetFile(source, page_checksum_verification=True, pre_buffer=True)
 
 
+def _leaves(schema: pq.ParquetSchema, columns: Sequence[str]) -> list[int]:
+    """What is stored for these columns: a nested one is stored as several."""
+    paths = [schema.column(i).path for i in range(len(schema))]
+    return [i for i, path in enumerate(paths) if any(path == c or path.startswith(f"{c}.") for c in columns)]
+
+
 def columns_of(store: Store, entry: Entry) -> list[str]:
     """The columns of a file itself, without those of the layers below it."""
     with store.open(entry["path"]) as source, _parquet(source) as file:
@@ -119,11 +129,15 @@ def iterate_entry(store: Store, entry: Entry, columns: Sequence[str] | None = No
             if file.metadata.num_row_groups == 0:
                 yield file.read(columns=wanted)
             else:
+                stored = _leaves(file.metadata.schema, wanted)
                 for group in range(file.metadata.num_row_groups):
+                    told = file.metadata.row_group(group)
+                    count_read(sum(told.column(i).total_compressed_size for i in stored))
                     yield file.read_row_group(group, columns=wanted)
         return
     with store.open(entry["path"]) as source, _parquet(source) as file:
         layer = file.read()
+        count_read(entry["bytes"])
     cutting = [name for name in layer.column_names if name.startswith(PREFIX)]
     own = [name for name in layer.column_names if name != "row" and name not in cutting]
     extra = [name for name in own if columns is None or name in columns]

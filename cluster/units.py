@@ -9,6 +9,7 @@ find the row to blame; a task without one fails the run, named, instead of killi
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import secrets
 import time
@@ -22,8 +23,11 @@ from typing import Any, Protocol
 import orjson
 import pyarrow as pa
 
+from cluster.placement import Ask, pool_size
 from cluster.storage import AlreadyExists, Store
+from cluster.traffic import traffic
 
+ANYWHERE = Ask()
 MAX_STARTS = 3
 READERS = 16  # threads that read done-records: in object storage each waits for an answer
 MAX_ISOLATIONS = 3  # starts of `isolate`, which can lose its worker too: to the memory monitor, or with its node
@@ -49,18 +53,21 @@ class _Runner:
     token: str  # of this run: starts in earlier, interrupted runs do not count
     task: Task
     basis: str
+    gpus: float = 0  # that the process holds
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         number = int(batch["number"][0].as_py())
-        began = time.perf_counter(), time.process_time()
+        began, cpu, moved = time.perf_counter(), time.process_time(), traffic()
         try:
             record = self._run(number, orjson.loads(batch["work"][0].as_py()))
         except Exception as error:  # noqa: BLE001  the driver raises it; Ray would wrap it beyond recognition
             failure = [f"{type(error).__name__}: {error}", traceback.format_exc()]
             return pa.table({"number": [number], "record": [b""], "failure": [orjson.dumps(failure)]})
         record["made_from"] = made_from(self.basis, batch["work"][0].as_py())
-        record["seconds"] = round(time.perf_counter() - began[0], 4)
-        record["cpu_seconds"] = round(time.process_time() - began[1], 4)
+        seconds, moved = time.perf_counter() - began, traffic().since(moved)
+        record |= {"seconds": round(seconds, 4), "cpu_seconds": round(time.process_time() - cpu, 4)}
+        record |= {"gpu_seconds": round(seconds * self.gpus, 4), "node": this_node()}
+        record |= {"read_bytes": moved.read, "written_bytes": moved.written, "shuffled_bytes": moved.shuffled}
         line = orjson.dumps(record)
         self.store.write(done_key(self.folder, number), line)
         return pa.table({"number": [number], "record": [line], "failure": [b""]})
@@ -92,6 +99,14 @@ def peak_rss_bytes() -> int:
     return int(status.partition("VmHWM:")[2].split(maxsplit=1)[0]) * 1024
 
 
+@functools.cache
+def this_node() -> str:
+    """The address of this machine in the cluster."""
+    import ray.util
+
+    return str(ray.util.get_node_ip_address())
+
+
 def made_from(basis: str, work: bytes) -> str:
     """Names what a unit's outputs were made from: its work, and what the work only refers to."""
     return hashlib.sha256(basis.encode() + b"\0" + work).hexdigest()[:16]
@@ -109,13 +124,14 @@ def run_units(
     label: str,
     on_done: Callable[[Record], None] = lambda _: None,
     basis: str = "",
-    gpus: float = 0,
+    ask: Ask = ANYWHERE,
 ) -> list[Record]:
     """Do `works` (JSON-able, one a unit) with `task`; the records in unit order. `label` names it in Ray's dashboard.
 
     `basis` identifies what the works refer to without containing it. Records of other work or another basis, left
     by a run over other units, do not count. `on_done` is called with each record as it comes, those of an earlier run
-    first. Each unit is given `gpus` GPUs to itself. Raises UnitFailed.
+    first. `ask` is what each process needs; one that needs a GPU lives on for many units, with what it has loaded.
+    Raises UnitFailed.
     """
     records: dict[int, Record] = {}
     done = [stored.key for stored in store.list(f"{folder}/_done")]
@@ -129,27 +145,22 @@ def run_units(
             on_done(record)
     missing = [n for n in range(len(works)) if n not in records]
     if missing:
-        runner = _Runner(store, folder, secrets.token_hex(4), task, basis)
-        for number, record in _on_ray(missing, works, runner, label, gpus):
+        runner = _Runner(store, folder, secrets.token_hex(4), task, basis, ask.gpus)
+        for number, record in _on_ray(missing, works, runner, label, ask):
             records[number] = record
             on_done(record)
     return [records[n] for n in range(len(works))]
 
 
-def _on_ray(missing: list[int], works: Sequence[Any], runner: _Runner, label: str, gpus: float) -> Any:
+def _on_ray(missing: list[int], works: Sequence[Any], runner: _Runner, label: str, ask: Ask) -> Any:
     import ray.data
     from ray.data.exceptions import ExecutionTimeoutError
     from ray.exceptions import RayError
 
-    def unit(batch: pa.Table) -> pa.Table:
-        return runner(batch)
-
-    unit.__name__ = unit.__qualname__ = label
     rows = [{"number": n, "work": orjson.dumps(works[n])} for n in missing]
     dataset = ray.data.from_items(rows, override_num_blocks=len(rows))
-    dataset = dataset.map_batches(
-        unit, batch_size=1, batch_format="pyarrow", zero_copy_batch=True, **({"num_gpus": gpus} if gpus else {})
-    )
+    process, options = _process(runner, label, ask, len(rows))
+    dataset = dataset.map_batches(process, batch_size=1, batch_format="pyarrow", zero_copy_batch=True, **options)
     dataset.set_name(label.split("[")[0])
     try:
         for row in dataset.iter_rows():
@@ -161,3 +172,33 @@ def _on_ray(missing: list[int], works: Sequence[Any], runner: _Runner, label: st
             yield int(row["number"]), orjson.loads(row["record"])
     except (RayError, ExecutionTimeoutError) as error:
         raise UnitFailed(f"{label}: {type(error).__name__}: {error}") from error
+
+
+def _process(runner: _Runner, label: str, ask: Ask, units: int) -> tuple[Any, dict[str, Any]]:
+    """What runs units for `map_batches`, under the name of `label`, and the options that place it.
+
+    GPU units run in actors: Ray ends a task's worker that had a GPU, which would load its model again for every unit.
+    Ray starts an actor that died again, wherever there is room, and its unit with it. The pool is of a fixed size,
+    because one that grows by itself stays at one actor where an autoscaler brings the nodes (Ray issue 59144), and an
+    actor is given one unit at a time, so that none waits behind a long one.
+    """
+    from ray.data import ActorPoolStrategy, TaskPoolStrategy
+
+    options: dict[str, Any] = {"memory": ask.memory} if ask.memory else {}
+    options |= {"num_cpus": ask.cpus} if ask.cpus != ANYWHERE.cpus else {}  # Ray warns of CPUs named beside GPUs
+    options |= {"label_selector": dict(ask.labels)} if ask.labels else {}
+    if not ask.gpus:
+
+        def unit(batch: pa.Table) -> pa.Table:
+            return runner(batch)
+
+        unit.__name__ = unit.__qualname__ = label
+        return unit, options | ({"compute": TaskPoolStrategy(size=ask.most)} if ask.most else {})
+
+    class Unit:
+        def __call__(self, batch: pa.Table) -> pa.Table:
+            return runner(batch)
+
+    Unit.__name__ = Unit.__qualname__ = label
+    pool = ActorPoolStrategy(size=pool_size(ask, units), max_tasks_in_flight_per_actor=1)
+    return Unit, options | {"num_gpus": ask.gpus, "compute": pool}

@@ -43,6 +43,7 @@ class Count:
     chars_dropped: int = 0
     chars_out: int = 0
     seconds: float = 0.0
+    cpu_seconds: float = 0.0  # of all threads of the process: tokenizers and linear algebra have their own
     measured: dict[str, dict[str, int]] = field(default_factory=dict)  # histograms of what the operator measures
     counted: dict[str, int] = field(default_factory=dict)  # sums of what it counts
 
@@ -60,9 +61,9 @@ def apply(steps: Iterable[Step], docs: pa.Table) -> Applied:
     chars = characters(docs)
     for name, operator in steps:
         count = Count(name, rows_in=docs.num_rows, chars_in=chars)
-        started = time.perf_counter()
+        started, cpu = time.perf_counter(), time.process_time()
         marked = operator(docs) if docs.num_rows else docs
-        count.seconds = time.perf_counter() - started
+        count.seconds, count.cpu_seconds = time.perf_counter() - started, time.process_time() - cpu
         _check(operator, name, docs, marked)
         if docs.num_rows:
             count.measured = {key: histogram(values) for key, values in operator.measured(marked).items()}

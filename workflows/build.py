@@ -16,8 +16,9 @@ import orjson
 
 from cluster import commit
 from cluster.commit import LogEntry
-from cluster.session import gpus
+from cluster.session import cpus
 from cluster.storage import Missing, StorageError, Store, check_writable, open_store
+from cluster.traffic import spilled_bytes
 from operators.limit import Limit
 from workflows.corpus import committed_build, newest_build, save_build, save_listing
 from workflows.explain import dropped_samples, quarantine_samples
@@ -25,6 +26,7 @@ from workflows.gates import check_gates, check_names, check_rules
 from workflows.global_stage import check_history, estimate, memory_of, run_global_stage
 from workflows.inputs import check_columns, snapshot
 from workflows.map_stage import check_inputs, run_map_stage
+from workflows.placing import check_placement
 from workflows.recipe import ParameterError, Params, Recipe, RecipeError, load_recipe, load_workflow
 from workflows.report import render
 from workflows.retract import with_tombstones
@@ -37,6 +39,7 @@ from workflows.stage import (
     basis_of,
     check_drop_share,
     check_upstream,
+    cost_of,
     discard,
     fingerprint,
     folder_of,
@@ -45,9 +48,11 @@ from workflows.stage import (
     parameters_of,
     recalling,
     save_manifest,
+    spilled_between,
     sweep,
 )
 from workflows.token_stage import run_token_stage
+from workflows.watch import watched
 
 SCHEMA_VERSION = 1
 BYTES_PER_DOCUMENT = 2000  # of input, while no stage has counted them: what `plan` says then is rough
@@ -223,13 +228,17 @@ def build_id(prepared: Prepared) -> str:
 def build(prepared: Prepared, force: str | None = None, publish: bool = True) -> dict[str, Any]:
     """Run what is not done yet, write the build's manifest and report, check the gates, commit.
 
-    Needs a Ray session. Returns the result as `build --json` prints it. Raises GateRefused, CommitLost, StageError.
+    Needs a Ray session. Returns the result as `build --json` prints it. Raises RecipeError where the cluster can never
+    run a stage, GateRefused, CommitLost, StageError.
     """
+    with watched(prepared) as prepared:
+        return _build(prepared, force, publish)
+
+
+def _build(prepared: Prepared, force: str | None, publish: bool) -> dict[str, Any]:
     job, store = prepared.job, prepared.store
     started = time.perf_counter()
-    wanted = prepared.recipe.workers.gpus
-    if wanted and wanted > (found := gpus()):
-        raise RecipeError(f"workers.gpus: a process would wait for {wanted:g} for ever: the cluster has {found:g}")
+    check_placement(prepared.stage, job, force)
     manifests = run_stages(prepared.stage, job, force)
     manifest = _build_manifest(prepared, manifests, time.perf_counter() - started)
     result = summary(manifest)
@@ -282,7 +291,9 @@ def run_stages(stage: Stage, job: Job, force: str | None = None) -> list[Manifes
         manifest = load_manifest(job.store, folder, basis_of(upstream))
         cached = manifest is not None
         if manifest is None:
+            spilled = spilled_bytes()
             manifest = _run(one, job, upstream)
+            manifest["spilled_bytes"] = spilled_between(spilled, spilled_bytes())
             check_upstream(manifest, upstream)
             save_manifest(job.store, folder, manifest)
         check_drop_share(one, manifest)
@@ -322,10 +333,25 @@ def _build_manifest(prepared: Prepared, manifests: Sequence[Manifest], seconds: 
         },
         "history": list(dict.fromkeys([*(before["build_id"] for before in job.history), *job.listed])),
         "seconds": round(seconds, 3),
+        "cost": _cost(manifests, seconds),
         "stages": list(manifests),
         "documents": last["kept"],
         **{key: last.get(key) for key in ("tokens", "padding", "tokenizer", "splits")},
         **{key: last.get(key, []) for key in ("shards", "indexes", "plans")},
+    }
+
+
+def _cost(manifests: Sequence[Manifest], seconds: float) -> dict[str, Any]:
+    """What the stages of a build cost when they ran, cached ones included; `wall_seconds` and `cpus` are of this run,
+    which took `ran` of them, and needs no cluster for none."""
+    ran = [manifest["name"] for manifest in manifests if not manifest["cached"]]
+    spilled = [manifest["spilled_bytes"] for manifest in manifests]
+    return cost_of(manifests) | {
+        "spilled_bytes": None if None in spilled else sum(spilled),
+        "nodes": sorted({node for manifest in manifests for node in manifest["nodes"]}),
+        "ran": ran,
+        "wall_seconds": round(seconds, 3),
+        "cpus": cpus() if ran else 0,
     }
 
 

@@ -32,6 +32,7 @@ from operators.hashes import xxh3_64
 from operators.text.statistics import statistics
 from operators.text.text_rules import OTHERS, TextRules
 from workflows.build import Prepared, check_output, prepare, run_stages
+from workflows.placing import check_placement
 from workflows.recipe import RecipeError, load_recipe, read_tree
 from workflows.stage import Progress, Stage, basis_of, folder_of
 
@@ -93,6 +94,7 @@ def fit(recipe: Path, tail: Tail, sample: int, least: int, progress: Progress) -
     above `text_rules` and not done yet; needs a Ray session."""
     load_recipe(recipe)  # what is wrong is told of the user's file, not of the copy
     prepared, stage, before = _prepared(recipe, progress)
+    check_placement(stage, prepared.job)
     upstream = run_stages(stage.upstream, prepared.job)[-1] if stage.upstream else None
     if upstream is None or not upstream["kept"]:
         raise RecipeError(f"{recipe}: no documents reach text_rules")
@@ -136,7 +138,8 @@ def _sampled(
     folder = f"fits/{folder_of(stage.upstream, job).removeprefix('stages/')}-{hashlib.sha256(made_of).hexdigest()[:16]}"
     task = SampleTask(job.store, folder, before, bound)
     job.progress.started("fit-thresholds", "sample", len(files))
-    run_units(job.store, folder, files, task, "fit[sample]", job.progress.unit, basis_of(dict(upstream)))
+    ask = job.recipe.workers.ask()
+    run_units(job.store, folder, files, task, "fit[sample]", job.progress.unit, basis_of(dict(upstream)), ask)
     table = pa.concat_tables([read_table(job.store, task.key(number)) for number in range(len(files))])
     job.store.delete([stored.key for stored in job.store.list(folder)])
     return {name: table[name].to_numpy() for name in table.column_names}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,7 +23,7 @@ from cluster.exchange import concatenate, open_partition, read_table, write_part
 from cluster.index import IndexTask, look_up
 from cluster.storage import Store
 from cluster.tables import Entry, TableWriter, read_entry
-from cluster.units import Record, Task, peak_rss_bytes, run_units
+from cluster.units import Record, Task, UnitFailed, peak_rss_bytes, run_units
 from operators.apply import Step
 from operators.document import identity, with_columns
 from operators.histogram import histogram, numbers
@@ -43,7 +43,11 @@ from operators.phases import (
     with_doc,
     with_keepers,
 )
+from operators.read.rows import quarantine
+from operators.read.span import QUARANTINE
 from workflows import profile
+from workflows.isolate import REASON as CRASHED
+from workflows.isolate import survivors
 from workflows.map_stage import EXPLAINING, explained
 from workflows.recipe import RecipeError
 from workflows.stage import (
@@ -76,6 +80,7 @@ class Routed:
     name: str
     keys: tuple[str, ...]
     measures: tuple[str, ...] = ()
+    quarantines: bool = False  # no verdicts, but the documents that ended the processes of the phase `name`
 
 
 @dataclass(frozen=True)
@@ -111,8 +116,8 @@ class Passes:
         progress.started(self.stage.name, name, len(works))
         label = f"{self.stage.name}[{name}]"
         basis = f"{basis_of(self.upstream)}/{self.memory}"  # which decides how rows are partitioned
-        gpus = self.job.recipe.workers.gpus if gpu else 0
-        done = run_units(store, self.folder(name), works, task, label, progress.unit, basis, gpus)
+        ask = self.job.recipe.workers.ask(gpu)
+        done = run_units(store, self.folder(name), works, task, label, progress.unit, basis, ask)
         self.records.extend(record | {"pass": name, "operator": name.partition("/")[0]} for record in done)
         return done
 
@@ -183,23 +188,19 @@ def run_global_stage(stage: Stage, job: Job, upstream: Manifest) -> Manifest:
     summaries: dict[str, Mapping[str, Any]] = {}
     for step in stage.steps if files else ():
         routed, found, summaries[step.name] = _run_operator(passes, step, verdicts)
-        verdicts = (*verdicts, routed)
+        verdicts = (*verdicts, *routed)
         remembering += found
     index = _remember(passes, remembering, verdicts)
     job.progress.started(stage.name, "verdicts", len(files))
     task = ApplyTask(job.store, folder, verdicts, job.recipe.dropped_text)
     label = f"{stage.name}[verdicts]"
     histograms = Histograms(job.progress)
-    records = run_units(job.store, folder, files, task, label, histograms.unit, basis_of(upstream))
-    manifest = summarise(stage, job, upstream, records, time.perf_counter() - started, histograms)
+    ask = job.recipe.workers.ask()
+    records = run_units(job.store, folder, files, task, label, histograms.unit, basis_of(upstream), ask)
+    seconds = time.perf_counter() - started
+    manifest = summarise(stage, job, upstream, records, seconds, histograms, passes.records)
     manifest["files"][INDEX] = index
-    manifest["passes"] = _passes(passes.records)
-    cpu_seconds, peaks = (sum(r["cpu_seconds"] for r in passes.records), [r["peak_rss_bytes"] for r in passes.records])
-    manifest["cpu_seconds"] = round(manifest["cpu_seconds"] + cpu_seconds, 3)
-    manifest["peak_rss_bytes"] = max([manifest["peak_rss_bytes"], *peaks])
     for operator in manifest["operators"]:
-        spent = sum(r["seconds"] for r in passes.records if r["operator"] == operator["name"])
-        operator["seconds"] = round(spent, 3)
         operator["summary"] = dict(summaries.get(operator["name"], {}))
     return manifest
 
@@ -225,28 +226,43 @@ def estimate(stage: Stage, job: Job, rows: int) -> list[dict[str, Any]]:
     return lines
 
 
-def _passes(records: Sequence[Record]) -> list[dict[str, Any]]:
-    """What each pass cost, in the order they ran."""
-    named: dict[str, list[Record]] = {}
-    for record in records:
-        named.setdefault(record["pass"], []).append(record)
-    return [
-        {
-            "name": name,
-            "units": len(found),
-            "bytes": sum(record.get("bytes", 0) for record in found),
-            "seconds": round(sum(record["seconds"] for record in found), 3),
-            "cpu_seconds": round(sum(record["cpu_seconds"] for record in found), 3),
-            "peak_rss_bytes": max(record["peak_rss_bytes"] for record in found),
-        }
-        for name, found in named.items()
-    ]
+Told = tuple[Routed, list[Remembering], Mapping[str, Any]]
+"""An operator's verdicts, what it remembers and its summary."""
 
 
 def _run_operator(
     passes: Passes, step: Step, verdicts: tuple[Routed, ...]
-) -> tuple[Routed, list[Remembering], Mapping[str, Any]]:
-    """Run the phases of one operator, then route its verdicts to the files; with its summary."""
+) -> tuple[list[Routed], list[Remembering], Mapping[str, Any]]:
+    """Run the phases of one operator, then route its verdicts to the files; with its summary.
+
+    Documents that end the processes of a map are out from the operator's first phase on: where an earlier phase has
+    seen them, it starts again without them. So no document goes as a duplicate of one that is not there.
+    """
+    phases = step.operator.phases(passes.upstream["kept"], passes.memory)
+    for held in (one for one in phases if isinstance(one, Fold) and one.bytes > passes.memory):
+        raise StageError(
+            f"stage {passes.stage.name}: {step.name}/{held.name} would hold about {held.bytes / 1e9:.1f} GB in one "
+            f"process, and workers.memory_bytes is {passes.memory}: raise it, or have the operator divide its work"
+        )
+    lost: list[Routed] = []
+    for again in range(len(phases) + 1):
+        name = f"{step.name}/again-{again}" if again else step.name
+        if told := _run_phases(passes, step, phases, name, verdicts, lost):
+            routed, remembering, summary = told
+            return [*lost, routed], remembering, summary
+    raise StageError(f"stage {passes.stage.name}: {step.name} ends its workers at other documents each time")
+
+
+def _run_phases(
+    passes: Passes,
+    step: Step,
+    phases: Sequence[Phase | Fold],
+    prefix: str,
+    verdicts: tuple[Routed, ...],
+    lost: list[Routed],
+) -> Told | None:
+    """The phases, in folders that begin with `prefix`. Adds to `lost` what ended the processes of a map; None where an
+    earlier phase has seen that."""
     operator: GlobalOperator = step.operator
     store, files = passes.job.store, passes.upstream["files"]["kept"]
     columns = tuple(dict.fromkeys(["id", *operator.needs]))
@@ -254,14 +270,9 @@ def _run_operator(
     outputs: dict[str, list[Any]] = {DOCUMENTS: files}
     routed: dict[str, tuple[str, ...]] = {}
     remembering: list[Remembering] = []
-    phases = operator.phases(passes.upstream["kept"], passes.memory)
-    for held in (one for one in phases if isinstance(one, Fold) and one.bytes > passes.memory):
-        raise StageError(
-            f"stage {passes.stage.name}: {step.name}/{held.name} would hold about {held.bytes / 1e9:.1f} GB in one "
-            f"process, and workers.memory_bytes is {passes.memory}: raise it, or have the operator divide its work"
-        )
+    seen = False
     for phase in phases:
-        name = f"{step.name}/{phase.name}"
+        name = f"{prefix}/{phase.name}"
         whole = tuple(tuple(outputs[one]) for one in phase.whole)
         if isinstance(phase, Fold):
             sizes = tuple(entry["rows"] for entry in files)
@@ -269,7 +280,7 @@ def _run_operator(
             outputs[phase.name] = [key for r in passes.run(name, phase.slices(outputs), fold) for key in r["tables"]]
             continue
         if phase.own and phase.own not in routed:
-            back = f"{step.name}/{phase.own}-to-documents"
+            back = f"{prefix}/{phase.own}-to-documents"
             routed[phase.own] = passes.route(back, outputs[phase.own], pa.schema([]))
         known = history.get(phase.name, [])
         known_bytes: int = sum(entry["bytes"] for entry in known)
@@ -278,8 +289,15 @@ def _run_operator(
         for source, function in phase.maps.items():
             pass_name = f"{name}-from-{source}"
             own = routed[phase.own] if source == DOCUMENTS and phase.own else None
-            task = PhaseMap(store, passes.folder(pass_name), function, partitions, columns, verdicts, own, whole)
+            gone = (*verdicts, *lost)
+            task = PhaseMap(store, passes.folder(pass_name), function, partitions, columns, gone, own, whole)
             mapped[source] = passes.exchange(pass_name, outputs[source], task)
+            ended = [doc for r in passes.records if r["pass"] == pass_name for doc in r.get("ended", ())]
+            if ended:
+                lost.append(_quarantined(passes, name, ended))
+                if seen:
+                    return None
+        seen = seen or DOCUMENTS in phase.maps
         reduce = PhaseReduce(store, passes.folder(name), phase.reduce, mapped, tuple(known))
         outputs[phase.name] = passes.exchange(name, list(range(partitions)), reduce, phase.gpu)
         if phase.remember:
@@ -290,8 +308,18 @@ def _run_operator(
         summary = operator.summary(*told)
     except ValueError as error:
         raise StageError(f"stage {passes.stage.name}: {step.name}: {error}") from error
-    keys = passes.route(f"{step.name}/route", outputs[phase.name], VERDICT)
+    keys = passes.route(f"{prefix}/route", outputs[phase.name], VERDICT)
     return Routed(step.name, keys, operator.measures), remembering, summary
+
+
+def _quarantined(passes: Passes, phase: str, ended: Sequence[tuple[int, str]]) -> Routed:
+    """Documents that ended the processes of a phase, and the signals, on their way to their files."""
+    rows = {"doc": [doc for doc, _ in ended], "drop_detail": [f"{signal} in {phase}" for _, signal in ended]}
+    table = pa.table(rows, schema=pa.schema([VERDICT.field(name) for name in rows]))
+    table = table.append_column(VERDICT.field("drop_reason"), pa.repeat(CRASHED, len(table)))
+    key = row_file(passes.folder(f"{phase}-ended"), 0)
+    write_table(passes.job.store, key, table)
+    return Routed(phase, passes.route(f"{phase}-ended-to-documents", [key], VERDICT), quarantines=True)
 
 
 def _remember(passes: Passes, remembering: Sequence[Remembering], verdicts: tuple[Routed, ...]) -> dict[str, Any]:
@@ -328,16 +356,36 @@ class PhaseMap:
     whole: tuple[tuple[str, ...], ...]  # tables of earlier phases
 
     def __call__(self, number: int, work: Any) -> Record:
-        with ExitStack() as stack:
-            table = read_table(self.store, work) if isinstance(work, str) else self._documents(number, work)
-            given = [stack.enter_context(open_partition(self.store, self.own, number))] if self.own is not None else []
-            given += [concatenate([read_table(self.store, key) for key in keys]) for keys in self.whole]
-            rows = self.map(table, *given)
+        return self._write(number, read_table(self.store, work) if isinstance(work, str) else self.rows(number, work))
+
+    def isolate(self, number: int, work: Any) -> Record:
+        """The same without the documents that end the process: the record tells which, and by what signal."""
+        if isinstance(work, str):
+            raise UnitFailed("it ends its workers, at rows of an earlier phase: not by one document alone")
+        docs, crashes = survivors(self, number, work)
+        ended = [(int(doc), signal) for doc, signal in crashes]
+        return self._write(number, docs) | {"ended": ended}
+
+    def _write(self, number: int, table: pa.Table) -> Record:
+        with self.mapped(number, table) as rows:
             partition = partition_of(rows["key"].to_numpy(), self.partitions)
             write_partitions(self.store, row_file(self.folder, number), rows, partition, self.partitions)
             return {"bytes": rows.nbytes, "peak_rss_bytes": peak_rss_bytes()}
 
-    def _documents(self, number: int, work: Entry) -> pa.Table:
+    @contextmanager
+    def mapped(self, number: int, table: pa.Table) -> Iterator[pa.Table]:
+        """What the map makes of rows of the unit. Those of an earlier phase, which it is given, are of the same
+        documents."""
+        with ExitStack() as stack:
+            given = []
+            if self.own is not None:
+                own = stack.enter_context(open_partition(self.store, self.own, number))
+                given.append(own.filter(pc.is_in(own["doc"], value_set=table["doc"].combine_chunks())))
+            given += [concatenate([read_table(self.store, key) for key in keys]) for keys in self.whole]
+            yield self.map(table, *given)
+
+    def rows(self, number: int, work: Entry) -> pa.Table:
+        """The unit's documents that are left."""
         docs = with_doc(read_entry(self.store, work, self.columns), number)
         alive = np.ones(docs.num_rows, bool)
         for one in own_verdicts(self.store, self.verdicts, number):
@@ -415,7 +463,7 @@ class FoldTask:
             written.append(f"{self.folder}/{number:06d}-{len(written):06d}.arrow")
             write_table(self.store, written[-1], table)
             size += table.nbytes
-        return {"tables": written, "bytes": size, "peak_rss_bytes": peak_rss_bytes()}
+        return {"tables": written, "bytes": size, "fold": True, "peak_rss_bytes": peak_rss_bytes()}
 
 
 @dataclass(frozen=True)
@@ -514,13 +562,17 @@ class ApplyTask:
         docs = read_entry(self.store, work, list(dict.fromkeys([*PROFILED, *EXPLAINING, *CLUSTER, *measures])))
         chars = docs["chars"].to_numpy()
         alive = np.ones(docs.num_rows, bool)
-        added: dict[str, pa.Array] = {"cluster": docs["id"].combine_chunks(), "cluster_size": pa.array(alive * 1)}
+        quarantined = self._lost(docs, work, number, alive)
+        added: dict[str, pa.Array] = {
+            "cluster": docs["id"].combine_chunks(),
+            "cluster_size": pa.array(np.ones(docs.num_rows, np.int64)),
+        }
         added |= {name: docs[name].combine_chunks() for name in CLUSTER if name in docs.column_names}
         docs = docs.drop_columns([name for name in CLUSTER if name in docs.column_names])
         dead: list[pa.Table] = []
         operators = []
         text: pa.ChunkedArray | None = None
-        for one in own_verdicts(self.store, self.verdicts, number):
+        for one in own_verdicts(self.store, [one for one in self.verdicts if not one.quarantines], number):
             left = chars
             if one.cuts:
                 text = read_entry(self.store, work, ["text"])["text"] if text is None else text
@@ -549,10 +601,12 @@ class ApplyTask:
         writers = {
             "kept": TableWriter(self.store, f"{self.folder}/kept", number, over=work),
             "dropped": TableWriter(self.store, f"{self.folder}/dropped", number),
+            "quarantined": TableWriter(self.store, f"{self.folder}/quarantined", number),
         }
-        with writers["kept"] as kept_file, writers["dropped"] as dropped_file:
-            kept_file.write(layer)
-            dropped_file.write(dropped)
+        tables = {"kept": layer, "dropped": dropped, "quarantined": quarantined}
+        for fate, writer in writers.items():
+            with writer as file:
+                file.write(tables[fate])
         kept_profile, dropped_profile = profile.profile(docs.take(stays)), profile.profile(dropped)
         reasons = {reason: n for operator in operators for reason, n in operator["dropped"].items()}
         return {
@@ -560,8 +614,8 @@ class ApplyTask:
             "created": 0,
             "kept": len(stays),
             "dropped": reasons,
-            "quarantined": 0,
-            "quarantine_reasons": {},
+            "quarantined": len(quarantined),
+            "quarantine_reasons": {CRASHED: len(quarantined)} if len(quarantined) else {},
             "characters": characters(operators, int(chars[alive].sum())),
             "operators": operators,
             "profile": {
@@ -569,9 +623,20 @@ class ApplyTask:
                 "kept": kept_profile,
                 "dropped": profile.drop_profile(dropped),
             },
-            "files": {"quarantined": [], **{fate: writer.entries for fate, writer in writers.items()}},
+            "files": {fate: writer.entries for fate, writer in writers.items()},
             "peak_rss_bytes": peak_rss_bytes(),
         }
+
+    def _lost(self, docs: pa.Table, work: Entry, number: int, alive: NDArray[np.bool_]) -> pa.Table:
+        """Rows of quarantine for the documents that ended processes. They live for no operator: one that saw them
+        before another one ended has nothing to tell of them."""
+        bad = [QUARANTINE.empty_table()]
+        for one in own_verdicts(self.store, [one for one in self.verdicts if one.quarantines], number):
+            ids = docs["id"].take(pa.array(one.rows)).to_pylist()
+            told = zip(ids, one.rows.tolist(), one.table["drop_detail"].to_pylist(), strict=True)
+            bad.append(quarantine([(name, work["path"], row, 1, CRASHED, detail) for name, row, detail in told]))
+            alive[one.rows] = False
+        return pa.concat_tables(bad)
 
     def _dead(self, docs: pa.Table, work: Entry, rows: NDArray[np.int64], verdict: pa.Table, name: str) -> pa.Table:
         taken = docs.take(pa.array(rows))
@@ -585,7 +650,8 @@ class ApplyTask:
 def _count(one: Verdicts, alive: NDArray[np.bool_], chars: NDArray[Any], left: NDArray[Any]) -> Record:
     """One operator's line of the unit's record; `chars` of each document before it, `left` after its cuts."""
     tally = pc.value_counts(one.table["drop_reason"].drop_null())
-    trimmed = pc.value_counts(pc.fill_null(one.table["drop_detail"].filter(pa.array(one.trims)), ""))
+    trims = pa.array(one.trims & alive[one.rows])
+    trimmed = pc.value_counts(pc.fill_null(one.table["drop_detail"].filter(trims), ""))
     gone = one.rows[one.goes]
     stays = alive.copy()
     stays[gone] = False
@@ -598,7 +664,8 @@ def _count(one: Verdicts, alive: NDArray[np.bool_], chars: NDArray[Any], left: N
         "chars_in": int(chars[alive].sum()),
         "chars_dropped": int(chars[gone].sum()),
         "chars_out": int(left[stays].sum()),
-        "seconds": 0.0,
+        "seconds": 0.0,  # its passes tell
+        "cpu_seconds": 0.0,
     }
 
 

@@ -75,19 +75,21 @@ def bisected(attempt: Callable[[int, int], T | Crash], start: int, stop: int) ->
 def isolated(task: RowTask, work: Any) -> Iterator[tuple[Batch, Applied]]:
     """The unit's batches and what the steps made of them, with the rows to blame in quarantine."""
     parts = parts_of(work)
+    steps = task.steps
     row = 0  # of the upstream file
     with task.store.scratch() as folder, Attempts(task, work, folder) as attempts:
         for first, _, stems in bisected(attempts.read, 0, len(parts)):
             if isinstance(stems, Crash):
-                yield _only(_lost(parts[first], stems), task.steps)
+                yield _only(_lost(parts[first], stems), steps)
                 continue
             for part, stem in stems:
                 docs, bad = load(folder / f"{stem}.docs"), load(folder / f"{stem}.bad")
-                yield _only(bad, task.steps)
+                yield _only(bad, steps, docs.schema)
                 for start, stop, result in bisected(partial(attempts.apply, stem), 0, docs.num_rows):
                     rows = docs.slice(start, stop - start)
                     if isinstance(result, Crash):
-                        yield _only(_lost(parts[part], result, rows["id"][0].as_py(), row + start), task.steps)
+                        bad = _lost(parts[part], result, rows["id"][0].as_py(), row + start)
+                        yield _only(bad, steps, docs.schema)
                     else:
                         yield Batch(rows, QUARANTINE.empty_table()), result
                 row += docs.num_rows
@@ -95,14 +97,38 @@ def isolated(task: RowTask, work: Any) -> Iterator[tuple[Batch, Applied]]:
                     (folder / f"{stem}.{kind}").unlink()
 
 
+class DocumentTask(Protocol):
+    """What is needed of a task that makes of documents something else, where those to blame are only left out."""
+
+    @property
+    def store(self) -> Store: ...
+    def rows(self, number: int, work: Any) -> pa.Table: ...
+    def mapped(self, number: int, table: pa.Table) -> contextlib.AbstractContextManager[pa.Table]: ...
+
+
+def survivors(task: DocumentTask, number: int, work: Any) -> tuple[pa.Table, list[tuple[int, str]]]:
+    """The unit's documents without those that end the process, and of these `doc` and the signal."""
+    with task.store.scratch() as folder, Attempts(task, work, folder) as attempts:
+        if isinstance(crash := attempts.rows(number), Crash):
+            raise UnitFailed(f"{work['path']}, a file of the stage above, cannot be read: {crash}")
+        docs = load(folder / "docs")
+        left, lost = [docs.slice(0, 0)], []
+        for start, stop, outcome in bisected(partial(attempts.mapped, number), 0, docs.num_rows):
+            if isinstance(outcome, Crash):
+                lost.append((docs["doc"][start].as_py(), outcome.signal))
+            else:
+                left.append(docs.slice(start, stop - start))
+        return pa.concat_tables(left), lost
+
+
 def parts_of(work: Any) -> list[Any]:
     """The parts of a unit's work that can be read one by one: its spans, or the one file of the stage above."""
     return [work | {"spans": [span]} for span in work["spans"]] if "spans" in work else [work]
 
 
-def _only(bad: pa.Table, steps: tuple[Step, ...]) -> tuple[Batch, Applied]:
+def _only(bad: pa.Table, steps: tuple[Step, ...], schema: pa.Schema = SCHEMA) -> tuple[Batch, Applied]:
     """A batch that is nothing but quarantine; steps are not called without rows."""
-    return Batch(SCHEMA.empty_table(), bad), apply(steps, SCHEMA.empty_table())
+    return Batch(schema.empty_table(), bad), apply(steps, schema.empty_table())
 
 
 def _lost(part: Any, crash: Crash, identity: str | None = None, row: int = 0) -> pa.Table:
@@ -123,7 +149,7 @@ def _lost(part: Any, crash: Crash, identity: str | None = None, row: int = 0) ->
 class Attempts:
     """The child that holds the task and forks for each attempt. Use as a context."""
 
-    def __init__(self, task: RowTask, work: Any, folder: Path) -> None:
+    def __init__(self, task: RowTask | DocumentTask, work: Any, folder: Path) -> None:
         self._folder = folder
         self._crashes = 0
         self._payload = cloudpickle.dumps((task, work))
@@ -152,6 +178,16 @@ class Attempts:
             return counts
         kept, dropped = load(self._folder / "kept"), load(self._folder / "dropped")
         return Applied(kept, dropped, [Count(**count) for count in counts])
+
+    def rows(self, number: int) -> None | Crash:
+        """Read the documents of a unit that are left, into `docs`."""
+        crash: None | Crash = self._run("rows", number)
+        return crash
+
+    def mapped(self, number: int, start: int, stop: int) -> None | Crash:
+        """Map some of these documents."""
+        crash: None | Crash = self._run("mapped", number, start, stop)
+        return crash
 
     def _send(self, data: bytes) -> None:
         assert self._child.stdin is not None
@@ -210,12 +246,26 @@ def _read(task: RowTask, work: Any, folder: Path, start: int, stop: int) -> list
     return stems
 
 
-def _apply(task: RowTask, folder: Path, stem: str, start: int, stop: int) -> list[dict[str, Any]]:
+def _apply(task: RowTask, _work: Any, folder: Path, stem: str, start: int, stop: int) -> list[dict[str, Any]]:
     docs = load(folder / f"{stem}.docs").slice(start, stop - start)
     result = apply(_noted(task.steps, folder / "at"), docs)
     save(result.kept, folder / "kept")
     save(result.dropped, folder / "dropped")
     return [asdict(count) for count in result.counts]
+
+
+def _rows(task: DocumentTask, work: Any, folder: Path, number: int) -> None:
+    (folder / "at").write_text("reading")
+    save(task.rows(number, work), folder / "docs")
+
+
+def _mapped(task: DocumentTask, _work: Any, folder: Path, number: int, start: int, stop: int) -> None:
+    (folder / "at").write_text("a map")
+    with task.mapped(number, load(folder / "docs").slice(start, stop - start)):
+        pass
+
+
+COMMANDS: dict[str, Callable[..., Any]] = {"read": _read, "apply": _apply, "rows": _rows, "mapped": _mapped}
 
 
 def _give_way() -> None:
@@ -262,7 +312,7 @@ def main(folder: Path, size: int) -> None:
         if (pid := os.fork()) == 0:
             _give_way()
             what, *given = orjson.loads(line)
-            answer = _read(task, work, folder, *given) if what == "read" else _apply(task, folder, *given)
+            answer = COMMANDS[what](task, work, folder, *given)
             (folder / "answer").write_bytes(orjson.dumps(answer))
             os._exit(0)
         answers.write(f"{os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])}\n")

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from cluster.inputs import describe_input, open_input
 from cluster.session import cpus
 from cluster.storage import AlreadyExists, Store
-from cluster.tables import TableWriter, iterate_entry
+from cluster.tables import FILE_BYTES, TableWriter, iterate_entry
 from cluster.units import Record, peak_rss_bytes, run_units
 from operators.apply import Applied, Step, apply, characters
 from operators.document import DROP, with_columns
@@ -32,24 +32,30 @@ EXPLAINING = ("id", "url", "date", "source", "language", "chars")
 FILES_PER_CUT = 256
 SKIPPING = "`on_bad_file: skip` would quarantine what cannot be read"
 UNITS_PER_CPU = 4
-MIN_UNIT_BYTES, MAX_UNIT_BYTES = 1 << 20, 32 << 20
+MIN_UNIT_BYTES, MAX_UNIT_BYTES = 1 << 20, 32 << 20  # while that makes no more than MOST_UNITS
+MOST_UNITS = 10_000  # of a pass: each costs the driver 10 ms and 11 kB, and Ray's scheduler stalls at ten times that
+MOST_FILE_BYTES = 512 << 20  # of tables in memory: later stages hold a file whole, and copies of parts of it
+UNPACKED = 4  # bytes in memory a byte of input, compressed as it may be
 
 
 def run_map_stage(stage: Stage, job: Job, upstream: Manifest | None) -> Manifest:
     """Run the stage to its manifest's content; the caller saves it."""
     started = time.perf_counter()
     folder = folder_of(stage, job)
+    planned: list[Record] = []
     if upstream is None:
-        works = plan_reading(stage, job, folder)
+        works = plan_reading(stage, job, folder, planned)
     else:
         works = upstream["files"]["kept"]
-    task = MapTask(job.store, folder, stage.steps, job.recipe.dropped_text, _fields(job), upstream is None)
+    size = file_bytes(sum(item["size"] for item in job.inputs))
+    task = MapTask(job.store, folder, stage.steps, job.recipe.dropped_text, _fields(job), upstream is None, size)
     label = f"{stage.name}[{'+'.join(step.name for step in stage.steps)}]"
     job.progress.started(stage.name, "", len(works))
     histograms = Histograms(job.progress)
-    gpus = job.recipe.workers.gpus if any(step.operator.gpu for step in stage.steps) else 0
-    records = run_units(job.store, folder, works, task, label, histograms.unit, basis_of(upstream), gpus)
-    return summarise(stage, job, upstream, records, time.perf_counter() - started, histograms)
+    ask = job.recipe.workers.ask(any(step.operator.gpu for step in stage.steps))
+    records = run_units(job.store, folder, works, task, label, histograms.unit, basis_of(upstream), ask)
+    others = [record | {"pass": "plan", "operator": ""} for record in planned]
+    return summarise(stage, job, upstream, records, time.perf_counter() - started, histograms, others)
 
 
 def _fields(job: Job) -> Fields:
@@ -57,8 +63,9 @@ def _fields(job: Job) -> Fields:
     return Fields(**named | ({"text": None} if named.get("text") is False else {}))
 
 
-def plan_reading(stage: Stage, job: Job, folder: str) -> list[Any]:
-    """The frozen plan of a reading stage: its units, each a list of spans. Made once; later runs read it back.
+def plan_reading(stage: Stage, job: Job, folder: str, spent: list[Record]) -> list[Any]:
+    """The frozen plan of a reading stage: its units, each a list of spans. Made once; later runs read it back. Adds to
+    `spent` the records of what making it took.
 
     Raises RecipeError for files that cannot be read, before any work, unless the recipe skips them.
     """
@@ -67,7 +74,9 @@ def plan_reading(stage: Stage, job: Job, folder: str) -> list[Any]:
         target = unit_bytes(job)
         chunks = [list(job.inputs[i : i + FILES_PER_CUT]) for i in range(0, len(job.inputs), FILES_PER_CUT)]
         task = CutTask(_fields(job), target, job.recipe.on_bad_file)
-        records = run_units(job.store, f"{folder}/cut-{target}", chunks, task, f"{stage.name}[plan]")
+        ask = job.recipe.workers.ask()
+        records = run_units(job.store, f"{folder}/cut-{target}", chunks, task, f"{stage.name}[plan]", ask=ask)
+        spent += records
         if errors := [error for record in records for error in record["errors"]]:
             cuts = [stored.key for stored in job.store.list(f"{folder}/cut-{target}")]
             job.store.delete(cuts)  # the next run looks again
@@ -88,11 +97,18 @@ def plan_reading(stage: Stage, job: Job, folder: str) -> list[Any]:
 
 
 def unit_bytes(job: Job) -> int:
-    """Bytes of input a unit: the recipe's, else so that each CPU gets a few units, between 1 and 32 MB."""
+    """Bytes of input a unit: the recipe's, else so that each CPU gets a few units, between 1 and 32 MB, or what makes
+    MOST_UNITS of a large input. Reading holds a batch of a unit, not a unit."""
     if job.recipe.workers.unit_bytes is not None:
         return job.recipe.workers.unit_bytes
     total: int = sum(item["size"] for item in job.inputs)
-    return max(MIN_UNIT_BYTES, min(MAX_UNIT_BYTES, total // (UNITS_PER_CPU * cpus())))
+    return max(MIN_UNIT_BYTES, min(MAX_UNIT_BYTES, total // (UNITS_PER_CPU * cpus())), -(-total // MOST_UNITS))
+
+
+def file_bytes(total: int) -> int:
+    """Bytes of tables in memory that go into one file of a stage when the build reads `total` bytes: 64 MB, and more
+    for a large input, so that later stages, for which a file is a unit, have no more than about MOST_UNITS of them."""
+    return max(FILE_BYTES, min(MOST_FILE_BYTES, UNPACKED * total // MOST_UNITS))
 
 
 def _first_of_each_kind(job: Job) -> list[dict[str, Any]]:
@@ -144,7 +160,7 @@ class CutTask:
                     errors.append(f"{item['url']}: {error}; {SKIPPING}")
             except ReadError as error:  # a missing column is a mistake in the recipe, not a bad file
                 errors.append(f"{item['url']}: {error}")
-        return {"spans": spans, "errors": errors}
+        return {"spans": spans, "errors": errors, "peak_rss_bytes": peak_rss_bytes()}
 
 
 def whole_file(item: dict[str, Any]) -> Span:
@@ -173,6 +189,7 @@ class MapTask:
     dropped_text: bool
     fields: Fields
     reads_inputs: bool
+    file_bytes: int = FILE_BYTES
 
     def __call__(self, number: int, work: Any) -> Record:
         return self._write(number, ((batch, apply(self.steps, batch.docs)) for batch in self.batches(work)))
@@ -183,7 +200,7 @@ class MapTask:
 
     def _write(self, number: int, results: Iterable[tuple[Batch, Applied]]) -> Record:
         writers = {
-            fate: TableWriter(self.store, f"{self.folder}/{fate}", number)
+            fate: TableWriter(self.store, f"{self.folder}/{fate}", number, file_bytes=self.file_bytes)
             for fate in ("kept", "dropped", "quarantined")
         }
         totals = Totals(self.steps)
@@ -234,7 +251,7 @@ class Totals:
         self.counts: list[dict[str, Any]] = [
             {"name": step.name, "rows_in": 0, "created": 0, "dropped": Counter[str]()}
             | dict.fromkeys(("chars_in", "chars_dropped", "chars_out"), 0)
-            | {"seconds": 0.0, "measured": defaultdict(Counter), "counted": Counter[str]()}
+            | {"seconds": 0.0, "cpu_seconds": 0.0, "measured": defaultdict(Counter), "counted": Counter[str]()}
             for step in steps
         ]
         self.rows: Counter[str] = Counter()

@@ -72,6 +72,9 @@ class ConsoleProgress(Progress):
             told.append(f"{self._new_rows / (now - self._began):,.0f} rows/s")
         return "  ".join(told)
 
+    def waits(self, told: str) -> None:
+        self._console.print(told, markup=False)
+
     def finished(self, manifest: Manifest, cached: bool) -> None:
         self._stages += 1
         rows, kept = manifest["rows_in"], manifest["kept"]

@@ -22,6 +22,7 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent, ScalarEvent
 
+from cluster.placement import Ask
 from operators.apply import Step
 from workflows.refused import secret_key, secret_value, unsafe_setting
 
@@ -89,6 +90,23 @@ class Shards(Checked):
         return self
 
 
+LABEL = r"[a-zA-Z0-9](?:[a-zA-Z0-9_.-]{0,61}[a-zA-Z0-9])?"
+LABEL_KEY = rf"^(?:(?=.{{1,253}}/){LABEL}(?:\.{LABEL})*/)?{LABEL}$"
+SELECTOR = rf"^!?(?:{LABEL}|in\({LABEL}(?:, ?{LABEL})*\))$"
+
+
+def _selects(labels: dict[str, str]) -> dict[str, str]:
+    for key, value in labels.items():
+        if not re.fullmatch(LABEL_KEY, key):
+            raise ValueError(f"{_shown(key)} is no label: one is name or prefix/name, of letters, digits, _ . -")
+        if not re.fullmatch(SELECTOR, value):
+            raise ValueError(f"{key}: {_shown(value)} is none of value, !value, in(a,b), !in(a,b)")
+    return labels
+
+
+Labels = Annotated[dict[str, str], pydantic.AfterValidator(_selects)]
+
+
 class Workers(Checked):
     """Placement: changes how long a build takes and what memory it needs, never its result."""
 
@@ -96,6 +114,10 @@ class Workers(Checked):
     unit_bytes: Annotated[int, Field(ge=1 << 10)] | None = None  # of input a unit; default: by size and CPUs
     memory_bytes: Annotated[int, Field(ge=1 << 26)] | None = None  # of rows that a deduplicating process holds; 2 GiB
     gpus: Annotated[float, Field(ge=0, le=64)] = 0  # for each process of an operator that can use one
+    processes: Annotated[int, Field(ge=1)] | None = None  # at once, at most; default: as many as nodes have room for
+    reserve_bytes: Annotated[int, Field(ge=1 << 20)] | None = None  # of memory that Ray keeps for each process
+    labels: Labels = {}  # of the nodes for processes without a GPU: value, !value, in(a,b) or !in(a,b)
+    gpu_labels: Labels = {}  # of the nodes for processes with one
 
     @pydantic.field_validator("gpus")
     @classmethod
@@ -103,6 +125,18 @@ class Workers(Checked):
         if gpus > 1 and gpus != int(gpus):
             raise ValueError("more than one GPU is a whole number of them")
         return gpus
+
+    @pydantic.model_validator(mode="after")
+    def _no_gpu_labels_without_gpus(self) -> Workers:
+        if self.gpu_labels and not self.gpus:
+            raise ValueError(f"gpu_labels: {self.gpu_labels} say nothing while gpus is 0")
+        return self
+
+    def ask(self, gpu: bool = False) -> Ask:
+        """What a process needs of its node, one of an operator that can use a GPU or another."""
+        gpus = self.gpus if gpu else 0
+        labels = self.gpu_labels if gpus else self.labels
+        return Ask(gpus=gpus, memory=self.reserve_bytes or 0, labels=labels, most=self.processes)
 
 
 class Gates(Checked):

@@ -91,6 +91,19 @@ class Work(NamedTuple):
     found: Mapping[str, int] = MappingProxyType({})  # documents with less text, or counts, by what was found
 
 
+class Cost(NamedTuple):
+    """What a stage or an operator of it took; bytes are known of stages only, and None where nothing recorded them."""
+
+    stage: str
+    operator: str | None
+    cached: bool
+    seconds: float  # of a stage by the clock, of an operator added up over processes
+    cpu_seconds: float | None
+    gpu_seconds: float | None
+    moved: Sequence[int | None]  # read, written, shuffled, spilled
+    peak: int | None
+
+
 class Law(NamedTuple):
     """A conservation law of one stage: what came in is what went out, each part by name."""
 
@@ -134,6 +147,8 @@ def render(
         packings=list(packings(stages)),
         quarantined=list(_quarantined(stages, quarantined)),
         work=list(_work(stages)),
+        costs=list(_costs(stages)),
+        cost=manifest.get("cost") or {},
         laws=[law for stage in stages for law in _laws(stage)],
         shards=shards,
         formats=Counter(shard.get("format") or "unknown" for shard in shards),
@@ -428,6 +443,16 @@ def _work(stages: Sequence[Json]) -> Iterator[Work]:
             rows, cut = op.get("rows_in") or 0, max(0, op.get("chars_cut") or 0)
             found = {**(op.get("trimmed") or {}), **{k: n for k, n in (op.get("counted") or {}).items() if n}}
             yield Work(name, op.get("name", ""), rows, op.get("seconds") or 0, cached, None, cut, found)
+
+
+def _costs(stages: Sequence[Json]) -> Iterator[Cost]:
+    """Of stages that recorded it, and their operators."""
+    for stage in (stage for stage in stages if stage.get("cpu_seconds") is not None):
+        name, cached = stage.get("name", ""), bool(stage.get("cached"))
+        for part, operator in ((stage, None), *((one, one.get("name", "")) for one in stage.get("operators") or ())):
+            times = part.get("seconds") or 0, part.get("cpu_seconds"), part.get("gpu_seconds")
+            moved = [part.get(f"{kind}_bytes") for kind in ("read", "written", "shuffled", "spilled")]
+            yield Cost(name, operator, cached and operator is None, *times, moved, part.get("peak_rss_bytes"))
 
 
 def _laws(stage: Json) -> Iterator[Law]:

@@ -40,7 +40,7 @@ from workflows.corpus import committed_build, save_build, shard_record
 from workflows.map_stage import explained
 from workflows.recipe import RecipeError
 from workflows.shard_task import ShardWriter, Written, links_of
-from workflows.stage import Manifest, Stage, StageError, TokenStage, add_counts, check_conservation
+from workflows.stage import TIMES, Manifest, Stage, StageError, TokenStage, add_counts, check_conservation
 from workflows.training_plan import write_plan
 
 STEP = "retract"  # the operator with which a build's last stage ends when documents were taken out of it
@@ -305,7 +305,7 @@ class _Removal:
         others = [one for one in self.stage["operators"] if one["name"] != self.step.name]
         kept, chars = self.stage["kept"], self.stage["characters"]["kept"]
         own = {"name": self.step.name, "dropped": {}, "rows_in": kept, "created": 0, "chars_in": chars}
-        own |= {"chars_dropped": 0, "chars_out": chars, "seconds": 0.0, "chars_cut": 0}
+        own |= {"chars_dropped": 0, "chars_out": chars, "chars_cut": 0, **dict.fromkeys(TIMES, 0.0)}
         own = next((one for one in self.stage["operators"] if one["name"] == self.step.name), own)
         gone = self.gone["characters"]
         after = {"chars_dropped": own["chars_dropped"] + gone, "chars_out": own["chars_out"] - gone}

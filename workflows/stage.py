@@ -28,11 +28,14 @@ from operators.phases import GlobalOperator
 from workflows import profile
 from workflows.recipe import Recipe, user_modules
 
-MANIFEST_FORMAT = 2
+MANIFEST_FORMAT = 3
+DOCUMENTS_PASS = "documents"  # the pass that documents go through
 INDEX = "index"  # of what global operators remember for later builds
 USED = "used"
 FREED = "freed.json"  # in a stage's folder: its files that `gc --stages` deleted
 FATES = ("kept", "dropped", "quarantined")
+TIMES = ("seconds", "cpu_seconds", "gpu_seconds")  # of units, passes and operators: added up over processes
+MOVED = ("read_bytes", "written_bytes", "shuffled_bytes")
 Manifest = dict[str, Any]
 
 
@@ -97,6 +100,9 @@ class Progress:
 
     def unit(self, record: Record) -> None:
         """One unit of that pass is done; only passes that move documents have rows in their records."""
+
+    def waits(self, told: str) -> None:
+        """Something has to come first; `told` says what."""
 
     def finished(self, manifest: Manifest, cached: bool) -> None:
         """The stage is done; `cached` when an earlier build had done it."""
@@ -299,8 +305,10 @@ def summarise(
     records: Sequence[Record],
     seconds: float,
     histograms: Histograms | None = None,
+    others: Sequence[Record] = (),
 ) -> Manifest:
-    """The manifest of a stage from the done-records of its units."""
+    """The manifest of a stage from the done-records of the units that documents went through. `others` are those of its
+    other passes, named by `pass` and, where it is one operator's, by `operator`: they cost, too."""
     total: Manifest = {
         "format": MANIFEST_FORMAT,
         "name": stage.name,
@@ -317,18 +325,54 @@ def summarise(
     nothing = dict.fromkeys(("in", "created", "kept", "dropped", "cut"), 0)
     total["characters"] = add_counts([nothing, *(record["characters"] for record in records)])
     total["operators"] = [
-        _add_operators([record["operators"][i] for record in records if record["operators"]], step)
+        _add_operators([record for record in records if record["operators"]], i, step)
         | {"measured": histograms.of(i) if histograms else {}}
         for i, step in enumerate(stage.steps)
     ]
+    for operator in total["operators"]:
+        own = [record for record in others if record["operator"] == operator["name"]]
+        operator |= {key: round(operator[key] + sum(record[key] for record in own), 4) for key in TIMES}
     total["profile"] = {
         side: profile.merge(record["profile"][side] for record in records) for side in ("in", "kept", "dropped")
     }
     total["files"] = {fate: [entry for record in records for entry in record["files"][fate]] for fate in FATES}
-    total["seconds"] = round(seconds, 3)
-    total["cpu_seconds"] = round(sum(record["cpu_seconds"] for record in records), 3)
-    total["peak_rss_bytes"] = max((record.get("peak_rss_bytes", 0) for record in records), default=0)
+    every = [*others, *records]
+    total["passes"] = passes_of([*others, *(record | {"pass": DOCUMENTS_PASS} for record in records)])
+    total |= cost_of(every) | {"seconds": round(seconds, 3)}  # by the clock
+    total["peak_rss_bytes"] = max((record.get("peak_rss_bytes", 0) for record in every), default=0)
+    total["nodes"] = sorted({record["node"] for record in every})
     return total
+
+
+def cost_of(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What units, passes or stages took together: seconds of processes, CPUs and GPUs, and bytes moved."""
+    times = {key: round(sum(part[key] for part in parts), 3) for key in TIMES}
+    return times | {key: sum(part[key] for part in parts) for key in MOVED}
+
+
+def spilled_between(before: int | None, after: int | None) -> int | None:
+    """What was spilled meanwhile, None where that is not known; nodes that left took their figures with them."""
+    return None if before is None or after is None else max(0, after - before)
+
+
+def passes_of(records: Sequence[Record]) -> list[dict[str, Any]]:
+    """What each pass over units cost, in the order they ran: `longest` is the most seconds that one unit took, and a
+    `fold` has a unit for all of its rows, or a few, however many there are."""
+    named: dict[str, list[Record]] = {}
+    for record in records:
+        named.setdefault(record["pass"], []).append(record)
+    return [
+        {
+            "name": name,
+            "units": len(found),
+            "bytes": sum(record.get("bytes", 0) for record in found),
+            **cost_of(found),
+            "longest": max(record["seconds"] for record in found),
+            "fold": any(record.get("fold") for record in found),
+            "peak_rss_bytes": max(record.get("peak_rss_bytes", 0) for record in found),
+        }
+        for name, found in named.items()
+    ]
 
 
 def parameters_of(stage: Stage) -> list[dict[str, Any]]:
@@ -357,14 +401,17 @@ def add_counts(counts: Iterable[dict[str, int]]) -> dict[str, int]:
     return dict(sorted(total.items()))
 
 
-def _add_operators(parts: Sequence[dict[str, Any]], step: Step) -> dict[str, Any]:
+def _add_operators(records: Sequence[Record], i: int, step: Step) -> dict[str, Any]:
+    parts = [record["operators"][i] for record in records]
     total: dict[str, Any] = {"name": step.name, "dropped": add_counts(part["dropped"] for part in parts)}
     total["counted"] = add_counts(part.get("counted", {}) for part in parts)
     total["trimmed"] = add_counts(part.get("trimmed", {}) for part in parts)  # documents that stay with less text
-    for key in ("rows_in", "created", "chars_in", "chars_dropped", "chars_out", "seconds"):
+    for key in ("rows_in", "created", "chars_in", "chars_dropped", "chars_out", "seconds", "cpu_seconds"):
         total[key] = sum(part[key] for part in parts)
+    gpus = [record["gpu_seconds"] / record["seconds"] if record["seconds"] else 0 for record in records]
+    total["gpu_seconds"] = sum(part["seconds"] * held for part, held in zip(parts, gpus, strict=True))
     total["cuts"] = {name: list(at) for name, at in getattr(step.operator, "cuts", {}).items()}
-    total["seconds"] = round(total["seconds"], 4)
+    total |= {key: round(total[key], 4) for key in TIMES}
     total["chars_cut"] = total["chars_in"] - total["chars_dropped"] - total["chars_out"]
     return total
 

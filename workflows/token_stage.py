@@ -9,7 +9,7 @@ text moves once, here, through the exchange.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -24,13 +24,14 @@ from cluster.mds import write_indexes
 from cluster.storage import Store
 from cluster.tables import Entry, TableWriter, iterate_entry, read_entry
 from cluster.units import Record, peak_rss_bytes, run_units
-from operators.apply import Step, apply
+from operators.apply import Applied, Step, apply
 from operators.document import with_columns
 from operators.hashes import xxh3_64
 from operators.ordering.order import RANK, SIMILARITY
 from operators.read.span import QUARANTINE, Batch
 from operators.tokens.pack import Pack
 from operators.tokens.tokenizer import Fitted, Tokenizer
+from workflows.isolate import isolated
 from workflows.map_stage import Totals, explained
 from workflows.shard_task import CHARACTERS_PER_TOKEN, CHARACTERS_WITHOUT_TEXT, TRAIN, ShardTask, ShardWriter
 from workflows.stage import (
@@ -67,7 +68,8 @@ def run_token_stage(stage: TokenStage, job: Job, upstream: Manifest) -> Manifest
     files: list[Entry] = upstream["files"]["kept"]
     if not files:
         return _manifest(stage, job, upstream, [], [], None, time.perf_counter() - started)
-    steps = tuple(_fitted(stage, job, step, upstream) for step in stage.steps)
+    others: list[Record] = []  # of passes that only cost
+    steps = tuple(_fitted(stage, job, step, upstream, others) for step in stage.steps)
     characters = upstream["characters"]["kept"] or upstream["kept"] * CHARACTERS_WITHOUT_TEXT
     cuts = cut_splits(job.recipe.splits, characters, job.recipe.shards.tokens_per_shard)
     partitions = sum(cut.partitions for cut in cuts)
@@ -76,10 +78,10 @@ def run_token_stage(stage: TokenStage, job: Job, upstream: Manifest) -> Manifest
     added = {column for above in stage.chain() for step in above.steps for column in step.operator.adds}
     block = max(LEAST_BLOCK, min(BLOCK, upstream["kept"] // (BLOCKS * cuts[-1].partitions))) if RANK in added else None
     spread = SpreadTask(job.store, folder, steps, cuts, job.recipe.dropped_text, block)
-    basis = basis_of(upstream)
+    basis, ask = basis_of(upstream), job.recipe.workers.ask()
     label = f"{stage.name}[tokenizer]"
     spread_folder = f"{folder}/exchange/documents"
-    spread_records = run_units(job.store, spread_folder, files, spread, label, job.progress.unit, basis)
+    spread_records = run_units(job.store, spread_folder, files, spread, label, job.progress.unit, basis, ask)
     keys = tuple(f"{folder}/exchange/documents/{number:06d}.arrow" for number in range(len(files)))
 
     loaded = [step.step(job.store).operator for step in steps]
@@ -97,8 +99,10 @@ def run_token_stage(stage: TokenStage, job: Job, upstream: Manifest) -> Manifest
     write = ShardTask(folder, keys, writer, job.recipe.shards.tokens_per_shard)
     job.progress.started(stage.name, "shards", partitions)
     label = f"{stage.name}[shards]"
-    shard_records = run_units(job.store, f"{folder}/shards", works, write, label, job.progress.unit, basis)
-    manifest = _manifest(stage, job, upstream, spread_records, shard_records, tokenizer, time.perf_counter() - started)
+    shard_records = run_units(job.store, f"{folder}/shards", works, write, label, job.progress.unit, basis, ask)
+    others += [record | {"pass": "shards", "operator": "pack"} for record in shard_records]
+    seconds = time.perf_counter() - started
+    manifest = _manifest(stage, job, upstream, spread_records, shard_records, tokenizer, seconds, others)
     manifest["indexes"] = write_indexes(job.store, manifest["shards"])
     manifest["plans"] = write_plan(job.store, writer.folder, manifest["shards"], manifest["sources"], writer.pack)
     return manifest
@@ -146,21 +150,38 @@ class SpreadTask:
 
     store: Store
     folder: str
-    steps: tuple[Learned, ...]
+    learned: tuple[Learned, ...]
     cuts: tuple[Cut, ...]
     dropped_text: bool
     block: int | None  # ranks that stay together; none where documents have no ranks
 
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        return tuple(step.step(self.store) for step in self.learned)
+
+    def batches(self, work: Entry) -> Iterator[Batch]:
+        """The unit's documents, in batches that memory holds."""
+        return (Batch(docs, QUARANTINE.empty_table()) for docs in iterate_entry(self.store, work))
+
     def __call__(self, number: int, work: Entry) -> Record:
+        steps = self.steps
+        return self._write(number, ((batch, apply(steps, batch.docs)) for batch in self.batches(work)))
+
+    def isolate(self, number: int, work: Entry) -> Record:
+        """The same without the rows that end the process, which become rows of quarantine."""
+        return self._write(number, isolated(self, work))
+
+    def _write(self, number: int, results: Iterable[tuple[Batch, Applied]]) -> Record:
         kept: list[pa.Table] = []
-        steps = tuple(step.step(self.store) for step in self.steps)
-        totals = Totals(steps)
-        with TableWriter(self.store, f"{self.folder}/dropped", number) as dropped:
-            for docs in iterate_entry(self.store, work):
-                result = apply(steps, docs)
-                totals.add(Batch(docs, QUARANTINE.empty_table()), result)
+        totals = Totals(self.steps)
+        dropped = TableWriter(self.store, f"{self.folder}/dropped", number)
+        quarantined = TableWriter(self.store, f"{self.folder}/quarantined", number)
+        with dropped, quarantined:
+            for batch, result in results:
+                totals.add(batch, result)
                 kept.append(result.kept)
                 dropped.write(explained(result.dropped, self.dropped_text))
+                quarantined.write(batch.quarantined)
         table = pa.concat_tables(kept, promote_options="permissive").combine_chunks()
         clusters = table["cluster"] if "cluster" in table.column_names else table["id"]
         ranks = table[RANK] if self.block else None
@@ -170,7 +191,7 @@ class SpreadTask:
         key = f"{self.folder}/exchange/documents/{number:06d}.arrow"
         write_partitions(self.store, key, table, partition, partitions)
         return totals.record() | {
-            "files": {"kept": [], "dropped": dropped.entries, "quarantined": []},
+            "files": {"kept": [], "dropped": dropped.entries, "quarantined": quarantined.entries},
             "columns": [name for name in table.column_names if table[name].null_count < table.num_rows],
         }
 
@@ -194,8 +215,9 @@ class Learned(NamedTuple):
         return Step(self.name, self.operator.with_artefact(str(on_disk(store, self.sha256)), self.sha256))
 
 
-def _fitted(stage: TokenStage, job: Job, step: Step, upstream: Manifest) -> Learned:
-    """The step, its operator fitted on a sample of the documents if it has to be: those whose ids hash lowest."""
+def _fitted(stage: TokenStage, job: Job, step: Step, upstream: Manifest, others: list[Record]) -> Learned:
+    """The step, its operator fitted on a sample of the documents if it has to be: those whose ids hash lowest. Adds
+    the records of what that took to `others`."""
     operator = step.operator
     if step.name in stage.learned:
         return Learned(step.name, operator, stage.learned[step.name])
@@ -206,12 +228,14 @@ def _fitted(stage: TokenStage, job: Job, step: Step, upstream: Manifest) -> Lear
     share = min(1.0, operator.fit_sample_bytes / max(1, upstream["characters"]["kept"]))
     job.progress.started(stage.name, f"{step.name} sample", len(files))
     sample = SampleTask(job.store, f"{folder}/sample", share)
-    basis = basis_of(upstream)
-    run_units(job.store, f"{folder}/sample", files, sample, f"{stage.name}[sample]", basis=basis)
+    placed: dict[str, Any] = {"basis": basis_of(upstream), "ask": job.recipe.workers.ask()}
+    sampled = run_units(job.store, f"{folder}/sample", files, sample, f"{stage.name}[sample]", **placed)
     keys = tuple(f"{folder}/sample/{number:06d}.arrow" for number in range(len(files)))
     job.progress.started(stage.name, f"{step.name} fit", 1)
     fit = FitTask(job.store, operator, keys, share)
-    [record] = run_units(job.store, f"{folder}/fit", [None], fit, f"{stage.name}[fit]", basis=basis)
+    [record] = run_units(job.store, f"{folder}/fit", [None], fit, f"{stage.name}[fit]", **placed)
+    others += [one | {"pass": f"{step.name}/sample", "operator": step.name} for one in sampled]
+    others.append(record | {"pass": f"{step.name}/fit", "operator": step.name})
     return Learned(step.name, operator, record["sha256"])
 
 
@@ -246,7 +270,8 @@ class FitTask:
         sample = pa.concat_tables([read_table(self.store, key) for key in self.keys]).sort_by("id")
         bound = max(self.share, pc.min(sample["place"]).as_py())
         sample = sample.filter(pc.less_equal(sample["place"], bound))
-        return {"sha256": keep(self.store, self.operator.fit(sample["text"])), "peak_rss_bytes": peak_rss_bytes()}
+        sha256 = keep(self.store, self.operator.fit(sample["text"]))
+        return {"sha256": sha256, "fold": True, "peak_rss_bytes": peak_rss_bytes()}
 
 
 def _manifest(
@@ -257,9 +282,10 @@ def _manifest(
     written: list[Record],
     tokenizer: Tokenizer | None,
     seconds: float,
+    others: Sequence[Record] = (),
 ) -> Manifest:
     """The stage's manifest: documents accounted for where they were spread, shards where they were written."""
-    manifest = summarise(stage, job, upstream, spread, seconds)
+    manifest = summarise(stage, job, upstream, spread, seconds, None, others)
     kept = sum(record["kept_documents"] for record in written)
     if kept != manifest["kept"]:
         raise ConservationError(f"stage {stage.name}: {manifest['kept']} documents were spread, {kept} were written")
@@ -280,6 +306,4 @@ def _manifest(
         split["tokens"] += record["tokens"]
     manifest["splits"] = splits
     manifest["indexes"] = manifest["plans"] = []
-    manifest["cpu_seconds"] = round(manifest["cpu_seconds"] + sum(r["cpu_seconds"] for r in written), 3)
-    manifest["peak_rss_bytes"] = max([manifest["peak_rss_bytes"], *(r["peak_rss_bytes"] for r in written)])
     return manifest

@@ -163,7 +163,7 @@ class _Training:
     def run(self, name: str) -> dict[str, Any]:
         """All passes: the key of a model of that name in the store, and what is known of it."""
         store, model, at = self.job.store, self.model, self._folder
-        works = plan_reading(Stage(NAME, None, ()), self.job, at("plan"))
+        works = plan_reading(Stage(NAME, None, ()), self.job, at("plan"), self.records)
         texts = Texts(store, Fields(text=str(self.job.recipe.fields.text)), self.only)
 
         parts = self._partitions(sum(item["size"] for item in self.job.inputs))

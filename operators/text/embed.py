@@ -12,6 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag
 
 from operators.document import DROP, SCHEMA, Operator, loaded, parameters, with_columns
@@ -79,12 +80,18 @@ class Embed(Operator):
         return isinstance(self.model, Encoder)
 
     def counted(self, marked: pa.Table) -> Mapping[str, int]:
-        return {"without_embedding": marked[self.column].null_count}
+        """Texts that the model was given, and documents that have no embedding."""
+        rows, _ = self._given(marked, loaded(self.model))
+        return {"model_calls": len(rows), "without_embedding": marked[self.column].null_count}
+
+    def _given(self, docs: pa.Table, model: Embedder) -> tuple[NDArray[np.int64], pa.ChunkedArray]:
+        """The rows whose texts the model is given, and the heads of all texts."""
+        texts = pc.utf8_slice_codeunits(pc.fill_null(docs["text"], ""), 0, model.max_chars)
+        return np.flatnonzero(pc.greater(pc.utf8_length(pc.utf8_trim_whitespace(texts)), 0)), texts
 
     def __call__(self, docs: pa.Table) -> pa.Table:
         model: Embedder = loaded(self.model)
-        texts = pc.utf8_slice_codeunits(pc.fill_null(docs["text"], ""), 0, model.max_chars)
-        rows = np.flatnonzero(pc.greater(pc.utf8_length(pc.utf8_trim_whitespace(texts)), 0))
+        rows, texts = self._given(docs, model)
         found = np.zeros((docs.num_rows, model.dimensions), np.float16)
         for start in range(0, len(rows), BLOCK):
             block = rows[start : start + BLOCK]

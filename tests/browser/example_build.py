@@ -79,6 +79,8 @@ def manifest() -> dict[str, Any]:
                     "chars_in": alive * 3100,
                     "chars_cut": cut,
                     "seconds": seconds,
+                    "cpu_seconds": round(0.9 * seconds, 2),
+                    "gpu_seconds": 0.0,
                 }
             )
             dropped |= counts
@@ -103,6 +105,7 @@ def manifest() -> dict[str, Any]:
                 "quarantine_reasons": quarantined,
                 "seconds": round(float(rng.uniform(8, 140)), 2),
                 "units": 64 if number < 2 else 16,
+                **_cost(number),
                 "operators": listed,
                 "characters": characters,
                 "profile": {
@@ -144,6 +147,7 @@ def manifest() -> dict[str, Any]:
         "committed": True,
         "log_number": 42,
         "seconds": 412.7,
+        "cost": {**_cost(4), "seconds": 398.2, "nodes": ["10.0.0.7", "10.0.0.9"], "ran": list(STAGES)[1:]},
         "stages": stages,
         "documents": alive,
         "tokens": 399_998_976,
@@ -155,6 +159,16 @@ def manifest() -> dict[str, Any]:
         },
         "shards": shards,
     }
+
+
+def _cost(number: int) -> dict[str, Any]:
+    cost: dict[str, Any] = {
+        "cpu_seconds": 1204.5 + number,
+        "gpu_seconds": 31.5 * (number == 3),
+        "peak_rss_bytes": 812 << 20,
+    }
+    moved = {"read_bytes": 61_204_118_220, "written_bytes": 22_118_000_000, "shuffled_bytes": number * 1_700_000_000}
+    return cost | moved | {"spilled_bytes": None if number == 2 else 0}
 
 
 def samples(manifest: dict[str, Any], text: str | None = None) -> dict[str, list[dict[str, Any]]]:

@@ -15,8 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from cluster.exchange import read_table, write_partitions
 from cluster.local_store import LocalStore
 from cluster.storage import open_store
+from cluster.tables import TableWriter, read_entry
 from cluster.units import UnitFailed
 from operators.apply import Step
 from operators.document import Operator, drop, parameters
@@ -24,6 +26,7 @@ from operators.read.span import Batch, Fields, fallback_id
 from workflows import isolate
 from workflows.build import build, newest_build, prepare
 from workflows.explain import why
+from workflows.global_stage import PhaseMap
 from workflows.isolate import Crash, bisected
 from workflows.map_stage import MapTask, whole_file
 from workflows.verify import verify
@@ -192,15 +195,48 @@ def test_an_operator_that_ends_every_process_is_not_tried_for_ever(
         task(tmp_path).isolate(0, unit(a=["poison"] * 100))
 
 
+def lengths(docs: pa.Table, own: pa.Table) -> pa.Table:
+    """A map that ends at poison, and gives of the others the length, and what it was given of them."""
+    texts = docs["text"].to_pylist()
+    if any("poison" in text for text in texts):
+        os.kill(os.getpid(), signal.SIGBUS)
+    told = pa.table({"doc": docs["doc"], "key": pa.array([len(text) for text in texts], pa.uint64())})
+    return told.append_column("own", own["n"])
+
+
+def test_a_map_leaves_out_the_documents_that_end_it_and_names_them(tmp_path: Path) -> None:
+    store = LocalStore(str(tmp_path))
+    texts = ["text" * n for n in range(50)]
+    for poison in (0, 7, 8, 41):
+        texts[poison] = "poison"
+    with TableWriter(store, "above", 3) as above:
+        above.write(pa.table({"id": [f"d{n}" for n in range(50)], "text": texts}))
+    docs = pa.array(np.arange(3 << 32, (3 << 32) + 50, dtype=np.uint64))
+    own = pa.table({"doc": docs, "n": pa.array(np.arange(50))})
+    write_partitions(store, "own.arrow", own, np.full(50, 3), 4)
+    task = PhaseMap(store, "mapped", lengths, 1, ("id", "text"), (), ("own.arrow",), ())
+    record = task.isolate(3, above.entries[0])
+    assert record["ended"] == [((3 << 32) + row, "SIGBUS") for row in (0, 7, 8, 41)]
+    rows = read_table(store, "mapped/000003.arrow")
+    left = [n for n in range(50) if n not in (0, 7, 8, 41)]
+    assert rows["doc"].to_pylist() == [(3 << 32) + n for n in left]
+    assert rows["own"].to_pylist() == left
+    with pytest.raises(UnitFailed, match="rows of an earlier phase"):
+        task.isolate(0, "own.arrow")
+
+
 WORKFLOW = '''
 import os
 import signal
 from typing import ClassVar
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from operators.dedup.unique_id import UniqueId
 from operators.document import Operator, parameters
+from operators.hashes import xxh3_64
+from operators.phases import DOCUMENTS, GlobalOperator, Phase, as_mapped
 from operators.tokens.tokenizer import Tokenizer
 from workflows.stage import Stage, TokenStage
 
@@ -221,9 +257,41 @@ class Marked(Operator):
         return docs
 
 
+@parameters
+class First(GlobalOperator):
+    """Keeps of texts that begin alike the one with the smallest id; ends at foxglove when it tells of them."""
+
+    name: ClassVar[str] = "first"
+
+    def phases(self, rows, memory=0):
+        return [
+            Phase("begin", {DOCUMENTS: self.begin}, self.find, partitions=2),
+            Phase("tell", {DOCUMENTS: self.tell}, as_mapped, partitions=2, own="begin"),
+        ]
+
+    def begin(self, docs):
+        begin = xxh3_64(pc.utf8_slice_codeunits(docs["text"], 0, 13).combine_chunks())
+        return docs.select(["doc", "id"]).append_column("key", pa.array(begin))
+
+    def find(self, parts):
+        (rows,) = parts.values()
+        rows = rows.sort_by([("key", "ascending"), ("id", "ascending")])
+        first = rows.group_by("key", use_threads=False).aggregate([("id", "first")])
+        at = pc.index_in(rows["key"], value_set=first["key"])
+        return rows.select(["doc", "id"]).append_column("first", first["id_first"].take(at))
+
+    def tell(self, docs, own):
+        if any(pc.match_substring(docs["text"], "foxglove").to_pylist()):
+            os.kill(os.getpid(), signal.SIGBUS)
+        own = own.filter(pc.not_equal(own["id"], own["first"]))
+        told = {"doc": own["doc"], "key": own["doc"], "duplicate_of": own["first"]}
+        return pa.table(told | {"drop_reason": pa.repeat("later", len(own))})
+
+
 def poisoned(params):
     clean = Stage("clean", Stage("read", None, ()), (params.use(Marked),))
-    return TokenStage("tokens", Stage("dedup", clean, (UniqueId(),)), (params.use(Tokenizer),))
+    dedup = Stage("dedup", clean, (UniqueId(), First()))
+    return TokenStage("tokens", dedup, (params.use(Marked, name="late"), params.use(Tokenizer)))
 '''
 RECIPE = """
 workflow: {folder}/poison_workflow.py:poisoned
@@ -231,16 +299,25 @@ inputs: [{folder}/documents.jsonl]
 output: {folder}/out
 params:
   marked: {{marker: hemlock, raises: {raises}}}
+  late: {{marker: oleander}}
   tokenizer: {{vocab: 300}}
 """
+# The marker, and what is told of the row: stage, row in the file of the stage above, detail.
+POISON = {
+    # The first of those that begin like it: another one stays in its place.
+    1000: ("foxglove", "dedup", 1000, "SIGBUS in first/tell"),
+    1717: ("oleander", "tokens", 1715, "SIGKILL in late"),
+}
 
 
 @pytest.fixture
 def prepared(tmp_path: Path) -> Callable[[bool], Any]:
     def lay_out(raises: bool) -> Any:
-        texts = [f"Document {n} says nothing of note." for n in range(2000)]
-        for poison in (313, 1717):
-            texts[poison] += " hemlock"
+        texts = [f"Document {n:04d} says nothing of note." for n in range(2000)]
+        for row, (poison, _, _, _) in POISON.items():
+            texts[row] += f" {poison}"
+        texts[313] += " hemlock" * raises
+        texts[1001] = texts[1002] = "Document 1000 is said again."
         lines = [orjson.dumps({"id": f"d{n:04d}", "text": text}) for n, text in enumerate(texts)]
         (tmp_path / "documents.jsonl").write_bytes(b"\n".join(lines))
         (tmp_path / "poison_workflow.py").write_text(WORKFLOW)
@@ -255,20 +332,20 @@ def test_a_build_goes_on_without_its_poison_rows_and_names_them(
 ) -> None:
     result = build(prepared(False))
     assert result["committed"]
-    assert result["documents"] == 1998
-    assert [stage["quarantined"] for stage in result["stages"]] == [0, 2, 0, 0]
+    assert result["documents"] == 1997
+    assert [stage["quarantined"] for stage in result["stages"]] == [0, 0, 1, 1]
     store = open_store(str(tmp_path / "out"))
     assert [what for what, error in verify(store) if error] == []
     manifest = newest_build(store)
-    for row in (313, 1717):
+    for row, (_, stage, offset, detail) in POISON.items():
         answer = why(store, [manifest], f"d{row:04d}")
-        assert (answer["fate"], answer["stage"], answer["offset"]) == ("quarantined", "clean", row)
-        assert (answer["reason"], answer["detail"]) == ("worker_crash", "SIGKILL in marked")
-        assert answer["file"] == manifest["stages"][0]["files"]["kept"][0]["path"]
-    (kept,) = manifest["stages"][1]["files"]["kept"]
-    ids = pq.read_table(tmp_path / "out" / kept["path"])["id"].to_pylist()
-    assert ids == [f"d{n:04d}" for n in range(2000) if n not in (313, 1717)]
-    assert why(store, [manifest], "d1999")["fate"] == "kept"
+        assert (answer["fate"], answer["stage"], answer["offset"]) == ("quarantined", stage, offset)
+        assert (answer["reason"], answer["detail"]) == ("worker_crash", detail)
+    assert answer["file"] == manifest["stages"][2]["files"]["kept"][0]["path"]
+    again = why(store, [manifest], "d1002")
+    assert (again["fate"], again["reason"], again["duplicate_of"]) == ("dropped", "later", "d1001")
+    ids = [i for entry in manifest["stages"][3]["files"]["kept"] for i in read_entry(store, entry)["id"].to_pylist()]
+    assert sorted(ids) == [f"d{n:04d}" for n in range(2000) if n not in (*POISON, 1002)]
 
 
 def test_an_exception_of_an_operator_fails_the_build_and_leaves_no_manifest(

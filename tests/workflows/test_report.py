@@ -16,7 +16,7 @@ from tests.browser.example_build import HOSTILE, hostile, manifest, quarantined,
 from workflows import report
 from workflows.report import render
 
-SECTIONS = ["funnel", "drops", "before-after", "samples", "quarantine", "time", "shards", "accounts", "recipe"]
+SECTIONS = ["funnel", "drops", "before-after", "samples", "quarantine", "time", "cost", "shards", "accounts", "recipe"]
 
 
 class Outline(HTMLParser):
@@ -67,6 +67,14 @@ def test_usual_build(build: dict[str, Any]) -> None:
     assert outline.words.count("✓ yes") == 10
     assert "✗" not in outline.text
     assert render(build, samples(build)) == page
+
+
+def test_what_a_build_cost_is_told_or_said_to_be_unknown(build: dict[str, Any]) -> None:
+    text = Outline(render(build, {})).words
+    assert "20 min 08 s of CPUs on 2 machines, 61.2 GB read, 22.1 GB written, 6.8 GB of it shuffled." in text
+    assert "20 min 08 s31.5 s61.2 GB22.1 GB5.1 GB0 bytes851.4 MB" in text
+    unknown = build | {"stages": [{"name": "read", "seconds": 3, "rows_in": 1}], "cost": None}
+    assert "This build did not record what it cost." in Outline(render(unknown, {})).words
 
 
 def test_order_and_contexts_are_shown(build: dict[str, Any]) -> None:

@@ -60,7 +60,7 @@ def test_it_says_what_it_adds_and_counts_what_has_none(server: ModelServer) -> N
     operator = of_server(server, column="meaning")
     found = operator(table(["a", None, ""]))
     assert (operator.needs, operator.adds, operator.name) == (("text",), ("meaning",), "embed")
-    assert operator.counted(found) == {"without_embedding": 2}
+    assert operator.counted(found) == {"model_calls": 1, "without_embedding": 2}
 
 
 @pytest.mark.parametrize("texts", [[], [None, ""]])

@@ -1,0 +1,64 @@
+"""What the stages of a build ask of the cluster, and whether it has that: known before any work."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from cluster.placement import Ask, Unsatisfiable, preflight
+from operators.phases import Phase
+from workflows.recipe import RecipeError, Workers
+from workflows.stage import Job, Stage, basis_of, folder_of, load_manifest
+
+
+def check_placement(stage: Stage, job: Job, force: str | None = None) -> None:
+    """Raises RecipeError where no node can ever run a process of a stage that is not done yet; tells what an
+    autoscaler has to start first. Needs a Ray session."""
+    workers, stages = job.recipe.workers, _not_done(stage, job, force)
+    wanted = {}
+    for gpu in (False, True):
+        if names := [one.name for one in stages if gpu in _sides(one, job)]:
+            who = f"stage{'s' * (len(names) > 1)} {', '.join(names)}"
+            wanted[": ".join([who, *_fields(workers, gpu)])] = workers.ask(gpu)
+    try:
+        for line in preflight(wanted):
+            job.progress.waits(line)
+    except Unsatisfiable as error:
+        raise RecipeError(str(error)) from error
+
+
+def _not_done(stage: Stage, job: Job, force: str | None) -> list[Stage]:
+    """Those that `run_stages` will run."""
+    stages, above = stage.chain(), None
+    for number, one in enumerate(stages):
+        above = load_manifest(job.store, folder_of(one, job), basis_of(above))
+        if above is None or one.name == force:
+            return stages[number:]
+    return []
+
+
+def _sides(stage: Stage, job: Job) -> Iterator[bool]:
+    """Whether passes of the stage run on CPUs only (False) and with a GPU (True)."""
+    gpu = bool(job.recipe.workers.gpus) and uses_gpu(stage)
+    if not gpu or stage.is_global or stage.upstream is None:
+        yield False
+    if gpu:
+        yield True
+
+
+def uses_gpu(stage: Stage) -> bool:
+    """Whether an operator of the stage can use a GPU."""
+    if not stage.is_global:
+        return any(step.operator.gpu for step in stage.steps)
+    phases = (phase for step in stage.steps for phase in step.operator.phases(1, 1 << 30))
+    return any(phase.gpu for phase in phases if isinstance(phase, Phase))
+
+
+def _fields(workers: Workers, gpu: bool) -> list[str]:
+    """What the recipe says about such processes, if it does."""
+    ask: Ask = workers.ask(gpu)
+    labels = "gpu_labels" if ask.gpus else "labels"
+    told = [f"workers.gpus {ask.gpus:g}"] if ask.gpus else []
+    told += [f"workers.reserve_bytes {ask.memory}"] if ask.memory else []
+    if ask.labels:
+        told.append(f"workers.{labels} {{{', '.join(f'{key}: {value}' for key, value in ask.labels.items())}}}")
+    return [", ".join(told)] if told else []
