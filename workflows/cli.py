@@ -25,12 +25,19 @@ from workflows.console import (
     input_files,
     interruptible,
     out,
+    print_inputs,
     print_json,
     print_result,
     print_table,
     stdout_is_stderr,
     tell_ignored,
 )
+from workflows.local import app as cluster
+from workflows.monitoring import app as metrics
+from workflows.schedule import schedule
+from workflows.show_status import status
+from workflows.submit import app as job
+from workflows.submit import submit
 from workflows.train import app as train
 
 if TYPE_CHECKING:
@@ -38,6 +45,12 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 app.add_typer(train, name="train")
+app.command()(status)
+app.command()(submit)
+app.add_typer(job, name="job")
+app.command()(schedule)
+app.add_typer(cluster, name="cluster")
+app.add_typer(metrics, name="metrics")
 
 RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="a recipe, as `corpusmill init` writes one")]
 Out = Annotated[str, typer.Argument(metavar="OUT", help="the recipe's output: a corpus")]
@@ -87,13 +100,22 @@ def schema(workflow: Annotated[str, typer.Argument(help="a workflow, or file.py:
 def plan(
     recipe: RecipeFile,
     limit: Annotated[int | None, typer.Option(min=1, help="as for `build`")] = None,
+    nodes: Annotated[int, typer.Option(min=1, help="estimate for a cluster of this many nodes")] = 1,
+    cpus_per_node: Annotated[int | None, typer.Option(min=1, help="of it; default: those of this machine")] = None,
+    gpus_per_node: Annotated[float, typer.Option(min=0, help="of it")] = 0,
+    price: Annotated[float | None, typer.Option(min=0, help="of a node for an hour, in any currency")] = None,
+    like: Annotated[str | None, typer.Option(help="a corpus to take the rates from; default: the recipe's own")] = None,
     json: Json = False,
 ) -> None:
-    """Show the stages, what is cached, what would run and why. Touches nothing."""
+    """Show the stages, what is cached, what would run and why, and what that may take. Touches nothing."""
     from workflows.build import plan as make_plan
     from workflows.build import prepare
+    from workflows.estimate import estimate_of, of_cluster, told
 
-    planned = make_plan(prepare(recipe, limit=limit))
+    prepared = prepare(recipe, limit=limit)
+    planned = make_plan(prepared)
+    machines = of_cluster(prepared, nodes, cpus_per_node, gpus_per_node, price)
+    planned["estimate"] = estimate_of(prepared, planned, machines, like)
     if json:
         return print_json(planned)
     inputs = planned["inputs"]
@@ -107,6 +129,8 @@ def plan(
             out.print(f"           {escape(' → '.join(stage['operators']))}")
         if stage["exchanges"]:
             out.print(f"           {_exchanges(stage['exchanges'], planned['memory_bytes'])}")
+    for line in told(planned["estimate"]):
+        out.print(escape(line))
     return None
 
 
@@ -251,17 +275,8 @@ def nightly(
                 result = run_night(recipe, night, progress)
     if json:
         return print_json(result)
-    _print_inputs(result["inputs"])
+    print_inputs(result["inputs"])
     return print_result(result, prepared.store) if result.get("stages") else None
-
-
-def _print_inputs(told: dict[str, Any]) -> None:
-    what = f"{input_files(told['new'])} new, {byte_count(told['bytes'])}; {told['known']} known"
-    if told["gone"]:
-        what += f"; {len(told['gone'])} gone, their documents stay"
-    if told["whole"]:
-        what = f"{len(told['changed'])} inputs changed: everything is built again"
-    out.print(what if told["new"] or told["whole"] else f"nothing new; {what}")
 
 
 @app.command()
@@ -366,44 +381,6 @@ def log(output: Out, json: Json = False) -> None:
             (str(line["number"]), line["op"], line["created"], line["build"], str(len(line["visible"])), *counts)
         )
     return print_table(table)
-
-
-@app.command()
-def status(output: Out, json: Json = False) -> None:
-    """Say what readers see, which stages are unfinished, and whether anything waits for `gc`."""
-    from cluster.storage import open_store
-    from workflows.status import status as look
-
-    found = look(open_store(output))
-    if json:
-        return print_json(found)
-    head = found["head"]
-    out.print(f"entry {head['number']}, {head['op']}, {head['created']}" if head else "nothing is committed yet")
-    if head:
-        table = [("build", "made", "inputs", "documents", "tokens", "shards", "size")]
-        for build in found["builds"]:
-            counts = (count(build[key]) for key in ("documents", "tokens", "shards"))
-            table.append(
-                (
-                    build["build_id"],
-                    build["created"],
-                    str(build["inputs"]["files"]),
-                    *counts,
-                    byte_count(build["bytes"]),
-                )
-            )
-        totals = found["totals"]
-        counts = (count(totals[key]) for key in ("documents", "tokens", "shards"))
-        print_table([*table, ("all", "", "", *counts, byte_count(totals["bytes"]))])
-    for stage in found["unfinished"]:
-        units = f"{stage['units_done']} of {stage['units']}" if stage["units"] is not None else str(stage["units_done"])
-        out.print(f"unfinished: {stage['stage']}, {units} units done, last touched {stage['idle_seconds']} s ago")
-    waiting = found["waiting"]
-    if waiting["stages"]:
-        out.print(
-            f"{waiting['stages']} stages that no entry leads to ({byte_count(waiting['bytes'])}): see `corpusmill gc`"
-        )
-    return None
 
 
 @app.command()

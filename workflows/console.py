@@ -97,6 +97,16 @@ def print_result(result: dict[str, Any], store: Store) -> None:
         out.print(f"shards: {escape(store.url)}/{build}/shards", soft_wrap=True)
 
 
+def print_inputs(told: dict[str, Any]) -> None:
+    """What a night found new."""
+    what = f"{input_files(told['new'])} new, {byte_count(told['bytes'])}; {told['known']} known"
+    if told["gone"]:
+        what += f"; {len(told['gone'])} gone, their documents stay"
+    if told["whole"]:
+        what = f"{len(told['changed'])} inputs changed: everything is built again"
+    out.print(what if told["new"] or told["whole"] else f"nothing new; {what}")
+
+
 def print_table(rows: Sequence[tuple[str, ...]]) -> None:
     """Rows of cells, the first one the head; columns two spaces apart."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

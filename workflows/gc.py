@@ -29,6 +29,7 @@ from workflows.corpus import committed_build, in_force, manifest_key, visible_bu
 from workflows.recipe import RecipeError
 from workflows.stage import FREED, USED, Manifest, stage_files
 from workflows.verify import commit_numbers
+from workflows.watch import RUNNING
 
 OLDEST = "_log/OLDEST"  # once `keep` gave entries up: the number of the oldest one whose builds are still there
 PLAN, MANIFEST = "plan.json", "manifest.json"
@@ -115,14 +116,14 @@ class Plan:
                 return "marks of what is done"
             alive = folder.rsplit("-", 1)[-1] in self.alive.fingerprints
             return "superseded files" if alive else f"{top} that no entry leads to"
-        return "artefacts" if top == "artefacts" else "probes"
+        return {"artefacts": "artefacts", RUNNING: "records of builds that failed"}.get(top, "probes")
 
 
-def seconds(text: str) -> float:
-    """A duration such as `30m`, `24h`, `7d`. Raises RecipeError."""
+def seconds(text: str, name: str = "grace") -> float:
+    """A duration such as `30m`, `24h`, `7d`. Raises RecipeError with the name."""
     match = re.fullmatch(r"(\d+)([smhd])", text)
     if match is None:
-        raise RecipeError(f"grace: {text!r} is no duration like 30m, 24h or 7d")
+        raise RecipeError(f"{name}: {text!r} is no duration like 30m, 24h or 7d")
     return float(match[1]) * SECONDS[match[2]]
 
 
@@ -164,7 +165,8 @@ def plan(store: Store, grace: float, keep: int | None = None, stages: bool = Fal
     for unit in units.values():
         paths = alive.paths if unit.young else reachable
         garbage.append(_dead(store, unit, proofs.get(unit.fingerprint), alive, paths, before))
-    loose = [s for s in listing if s.modified < before and s.key.startswith((f"{PROBES}/", "_writable-"))]
+    passing = (f"{PROBES}/", f"{RUNNING}/", "_writable-")
+    loose = [s for s in listing if s.modified < before and s.key.startswith(passing)]
     if settled:  # else a build that goes on may have learned what no manifest mentions yet
         artefacts = [s for s in listing if s.modified < before and s.key.startswith("artefacts/")]
         loose += [s for s in artefacts if s.key.split("/")[1].encode() not in mentioned]

@@ -18,6 +18,7 @@ from workflows.corpus import committed_build, visible_builds
 from workflows.gc import MANIFEST, PLAN, Unit, live, oldest_kept, read_log, units_of
 from workflows.recipe import RecipeError
 from workflows.retract import STEP
+from workflows.running import running
 from workflows.stage import Manifest
 
 Named = tuple[str, str]  # a build and the sha256 of its manifest
@@ -63,8 +64,8 @@ def _total(counts: Sequence[dict[str, int | None]], key: str) -> int | None:
 
 
 def status(store: Store) -> dict[str, Any]:
-    """What readers see, what is unfinished and what waits for `gc`, as `status --json` prints it. Raises RecipeError
-    where there is no corpus."""
+    """What readers see, what runs, what is unfinished and what waits for `gc`, as `status --json` prints it. Raises
+    RecipeError where there is no corpus."""
     log = read_log(store)
     units = units_of(store.list("stages"), before=0)
     if not log and not units:
@@ -79,6 +80,7 @@ def status(store: Store) -> dict[str, Any]:
         "head": {"number": head.number, "op": head.op, "created": head.created, "build": head.build} if head else None,
         "builds": builds,
         "totals": {key: _total(builds, key) for key in ("documents", "tokens", "shards", "bytes")},
+        "running": running(store, head.created if head else None),
         "unfinished": [_unfinished(store, unit) for unit in unfinished.values()],
         "waiting": {"stages": len(waiting), "objects": len(objects), "bytes": sum(stored.size for stored in objects)},
     }

@@ -17,6 +17,7 @@ from tests.soak.mortal import DONE
 from tests.workflows.corpora import hashes
 from workflows.corpus import newest_build
 from workflows.verify import verify
+from workflows.watch import RUNNING
 
 FATES = ("kept", "dropped", "quarantined")
 NAMED_BY_CONTENT = re.compile(r"-([0-9a-f]{12})\.(parquet|json)$")
@@ -48,6 +49,7 @@ def check_corpus(url: str, expected: Sequence[tuple[str, str]]) -> int:
     ids = [name for entry in index for name in read_entry(store, entry, ["id"])["id"].to_pylist()]
     assert len(set(ids)) == len(ids) == manifest["documents"]
     assert _listed(store) == _named(manifest)
+    assert not list(store.list(RUNNING))  # nobody is said to be at it
     assert hashes(manifest) == [tuple(one) for one in expected]
     return DONE
 

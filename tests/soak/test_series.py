@@ -21,6 +21,7 @@ from operators.dedup.minhash import MinHashDedup
 from operators.dedup.semantic import SemanticDedup
 from operators.dedup.substring import ExactSubstring
 from operators.dedup.unique_id import UniqueId
+from operators.ordering.order import Order
 from tests.cluster.test_commit_faults import SEEDS as LOG_SEEDS
 from tests.cluster.test_exchange_faults import SEEDS as SHUFFLE_SEEDS
 from tests.operators.dedup.rows import sample_texts
@@ -35,8 +36,22 @@ from tests.workflows.test_kills import units
 
 SEEDS = 40  # of the log, and as many of the shuffle, with those of `make test`
 BUILDS: dict[str, list[list[str]]] = {
-    "local": [["driver", "worker"], ["driver", "driver", "worker"], ["clock", "worker"], ["boot"], ["boot", "worker"]],
-    "s3": [["driver", "worker"], ["server", "driver"], ["driver", "server", "worker"], ["worker", "worker"]],
+    "local": [
+        ["worker", "worker"],
+        ["driver", "worker"],
+        ["driver", "driver", "worker"],
+        ["clock", "worker"],
+        ["boot"],
+        ["boot", "worker"],
+    ],
+    "s3": [
+        ["driver"],
+        ["driver", "worker"],
+        ["worker", "server"],
+        ["server", "driver"],
+        ["driver", "server", "worker"],
+        ["worker", "worker"],
+    ],
     "faulty s3": [["worker"], ["driver"], ["server", "driver"]],
 }
 MORE_BUILDS = [(kind, kinds) for kind, several in BUILDS.items() for kinds in several]
@@ -124,3 +139,13 @@ def test_a_worker_killed_in_every_phase_of_every_deduplication(
         Decontaminate(sets={"exam": str(exam)}),
     ]
     tally["killed in a pass"] += check_kills(tmp_path, units(200), steps, monkeypatch)
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.usefixtures("ray_session")
+def test_a_worker_killed_in_every_phase_of_ordering(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tally: Counter[Any]
+) -> None:
+    killed = check_kills(tmp_path, units(), [Order()], monkeypatch)
+    assert killed >= 25
+    tally["killed in a pass"] += killed

@@ -245,15 +245,13 @@ def test_verdicts_are_never_applied_to_other_files_than_they_were_made_for(
     corpus: Path, built: dict[str, Any], tmp_path: Path
 ) -> None:
     """A forced run over other units ends after its first stage; what is below was made from files that are gone."""
-    shutil.copytree(corpus / "in", tmp_path / "in")
-    inputs, output = [str(tmp_path / "in")], tmp_path / "out"
-    build(prepare(recipe(tmp_path / "r.yaml", inputs, output)))
+    inputs, output = [str(corpus / "in")], shutil.copytree(corpus / "out", tmp_path / "out")
     other = recipe(tmp_path / "r.yaml", inputs, output, workers={"unit_bytes": 60_000})
     with pytest.raises(KeyboardInterrupt):
         build(prepare(other, progress=Stop("read")), force="read")
     changed = recipe(tmp_path / "r.yaml", inputs, output, splits={"validation": 0.2})
     result = build(prepare(changed))
-    fresh = build(prepare(recipe(tmp_path / "f.yaml", inputs, tmp_path / "fresh", splits={"validation": 0.2})))
+    fresh = build(prepare(recipe(tmp_path / "f.yaml", inputs, corpus / "out", splits={"validation": 0.2})))
     assert hashes(result) == hashes(fresh)
     assert [what for what, error in verify(open_store(str(output))) if error] == []
 
@@ -261,9 +259,8 @@ def test_verdicts_are_never_applied_to_other_files_than_they_were_made_for(
 def test_the_manifest_that_a_commit_names_is_never_overwritten(
     corpus: Path, built: dict[str, Any], tmp_path: Path
 ) -> None:
-    shutil.copytree(corpus / "in", tmp_path / "in")
-    inputs, output = [str(tmp_path / "in")], tmp_path / "out"
-    build(prepare(recipe(tmp_path / "r.yaml", inputs, output)))
+    inputs, output = [str(corpus / "in")], shutil.copytree(corpus / "out", tmp_path / "out")
+    assert build(prepare(recipe(tmp_path / "r.yaml", inputs, output)))["build_id"] == built["build_id"]
     store = open_store(str(output))
     committed = newest_build(store)
     refused = recipe(tmp_path / "r.yaml", inputs, output, workers={"unit_bytes": 60_000}, gates={"min_kept": 10_000})

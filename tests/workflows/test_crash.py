@@ -13,11 +13,8 @@ import pytest
 from tests.soak.building import Ground, ground, run_series
 
 SEEDS = [
-    ("local", 0, ["worker", "worker"]),
-    ("local", 1, ["clock"]),
-    ("local", 2, ["worker"]),
-    ("s3", 3, ["worker", "server"]),
-    ("s3", 4, ["driver"]),
+    ("local", 0, ["worker", "clock"]),
+    ("s3", 3, ["worker", "driver"]),
     ("s3", 5, ["server"]),
 ]
 

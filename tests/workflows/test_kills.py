@@ -1,8 +1,9 @@
-"""A worker killed in every pass of deduplication, and of ordering: the same verdicts. `make soak` does so with all
-operators."""
+"""A worker killed in every pass of deduplication, and in some of ordering: the same verdicts. `make soak` does so in
+every pass of all operators."""
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import pyarrow as pa
@@ -30,9 +31,12 @@ def test_a_worker_killed_in_every_phase_of_minhash(tmp_path: Path, monkeypatch: 
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_a_worker_killed_in_every_phase_of_ordering(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    killed = check_kills(tmp_path, units(), [Order()], monkeypatch)
-    assert killed >= 25
+def test_a_worker_killed_in_every_fourth_pass_of_ordering(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def spared(label: str) -> bool:
+        return hashlib.sha256(label.encode()).digest()[0] % 4 > 0
+
+    killed = check_kills(tmp_path, units(), [Order()], monkeypatch, spared)
+    assert killed >= 6
 
 
 @pytest.mark.usefixtures("ray_session")

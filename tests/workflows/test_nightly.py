@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -45,14 +46,15 @@ def texts(sample: Path) -> list[str]:
 class Corpus:
     """A folder of inputs, one file a delivery, and a recipe over it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **params: Any) -> None:
         self.inputs, self.output = folder / "in", folder / "out"
-        self.inputs.mkdir(parents=True)
+        self.inputs.mkdir(parents=True, exist_ok=True)
+        self.params = OFF | params
         self.store = open_store(str(self.output))
         self.recipe = self.with_recipe("recipe")
 
     def with_recipe(self, name: str, inputs: str | None = None, **changes: Any) -> Path:
-        params = OFF | {"tokenizer": {"name": "train:bpe", "vocab": 400}} | changes.pop("params", {})
+        params = self.params | {"tokenizer": {"name": "train:bpe", "vocab": 400}} | changes.pop("params", {})
         where = [str(self.inputs / inputs)] if inputs else [str(self.inputs)]
         changes = {"shards": {"formats": ["megatron", "parquet"]}, "splits": {}} | changes
         return recipe(self.inputs.parent / f"{name}.yaml", where, self.output, params=params, **changes)
@@ -84,6 +86,27 @@ class Corpus:
 @pytest.fixture
 def corpus(tmp_path: Path) -> Corpus:
     return Corpus(tmp_path)
+
+
+@pytest.fixture
+def plain(tmp_path: Path) -> Corpus:
+    """Where near-duplicates are not looked for."""
+    return Corpus(tmp_path, minhash_dedup="off")
+
+
+@pytest.fixture(scope="module")
+def first_night(tmp_path_factory: pytest.TempPathFactory, texts: Sequence[str], ray_session: None) -> Path:
+    folder = tmp_path_factory.mktemp("monday")
+    corpus = Corpus(folder)
+    corpus.deliver("monday", {"m0": texts[0]})
+    corpus.night()
+    return folder
+
+
+@pytest.fixture
+def monday(first_night: Path, tmp_path: Path) -> Corpus:
+    """A corpus that has published the document m0, in another place than where it was made."""
+    return Corpus(Path(shutil.copytree(first_night, tmp_path / "corpus")))
 
 
 def near(text: str) -> str:
@@ -119,60 +142,56 @@ def test_nights_publish_what_is_new_and_drop_what_is_published(corpus: Corpus, t
     assert (third["committed"], third["log_number"]) == (False, 2)
 
 
-def test_a_night_that_was_refused_is_caught_up_by_the_next(corpus: Corpus, texts: Sequence[str]) -> None:
-    corpus.deliver("monday", {f"m{n}": text for n, text in enumerate(texts[:5])})
-    corpus.night()
-    corpus.deliver("tuesday", {"t0": texts[5]})
+def test_a_night_that_was_refused_is_caught_up_by_the_next(plain: Corpus, texts: Sequence[str]) -> None:
+    plain.deliver("monday", {f"m{n}": text for n, text in enumerate(texts[:5])})
+    plain.night()
+    plain.deliver("tuesday", {"t0": texts[5]})
     with pytest.raises(GateRefused, match=r"gates\.min_tokens"):
-        corpus.night(corpus.with_recipe("strict", gates={"min_tokens": 10**9}))
-    assert commit.head(corpus.store).number == 1  # type: ignore[union-attr]
-    corpus.deliver("wednesday", {"w0": texts[6], "again": texts[5]})
-    result = corpus.night()
+        plain.night(plain.with_recipe("strict", gates={"min_tokens": 10**9}))
+    assert commit.head(plain.store).number == 1  # type: ignore[union-attr]
+    plain.deliver("wednesday", {"w0": texts[6], "again": texts[5]})
+    result = plain.night()
     assert result["inputs"]["new"] == 2
-    assert corpus.published()[1] == ["again", "w0"]  # the smaller id of two copies stays
-    assert corpus.intact()
+    assert plain.published()[1] == ["again", "w0"]  # the smaller id of two copies stays
+    assert plain.intact()
 
 
-def test_the_second_of_two_nights_at_once_is_checked_against_the_first(corpus: Corpus, texts: Sequence[str]) -> None:
-    corpus.deliver("monday", {"m0": texts[0]})
-    corpus.night()
-    corpus.deliver("left", {"l0": texts[1], "l1": texts[2]})
-    corpus.deliver("right", {"r0": texts[1], "r1": texts[3], "r2": near(texts[2])})
-    left = corpus.with_recipe("left", "left.jsonl")
-    right = corpus.with_recipe("right", "right.jsonl")
+def test_the_second_of_two_nights_at_once_is_checked_against_the_first(monday: Corpus, texts: Sequence[str]) -> None:
+    monday.deliver("left", {"l0": texts[1], "l1": texts[2]})
+    monday.deliver("right", {"r0": texts[1], "r1": texts[3], "r2": near(texts[2])})
+    left = monday.with_recipe("left", "left.jsonl")
+    right = monday.with_recipe("right", "right.jsonl")
     nights = [(path, prepare_night(path)) for path in (left, right)]
     results = [run_night(path, night) for path, night in nights]
     assert [(r["committed"], r["log_number"]) for r in results] == [(True, 2), (True, 3)]
-    assert corpus.published() == [["m0"], ["l0", "l1"], ["r1"]]
-    assert corpus.intact()
+    assert monday.published() == [["m0"], ["l0", "l1"], ["r1"]]
+    assert monday.intact()
 
 
-def test_the_same_night_run_twice_at_once_is_committed_once(corpus: Corpus, texts: Sequence[str]) -> None:
-    corpus.deliver("monday", {"m0": texts[0]})
-    nights = [prepare_night(corpus.recipe) for _ in range(2)]
-    results = [run_night(corpus.recipe, night) for night in nights]
+def test_the_same_night_run_twice_at_once_is_committed_once(plain: Corpus, texts: Sequence[str]) -> None:
+    plain.deliver("monday", {"m0": texts[0]})
+    nights = [prepare_night(plain.recipe) for _ in range(2)]
+    results = [run_night(plain.recipe, night) for night in nights]
     assert [(r["committed"], r["log_number"]) for r in results] == [(True, 1), (False, 1)]
 
 
-def test_an_input_changed_in_place_is_refused_or_makes_everything_new(corpus: Corpus, texts: Sequence[str]) -> None:
-    corpus.deliver("monday", {"m0": texts[0]})
-    corpus.deliver("tuesday", {"t0": texts[1]})
-    corpus.night()
-    corpus.deliver("tuesday", {"t0": texts[2], "t1": texts[3]})
+def test_an_input_changed_in_place_is_refused_or_makes_everything_new(plain: Corpus, texts: Sequence[str]) -> None:
+    plain.deliver("monday", {"m0": texts[0]})
+    plain.deliver("tuesday", {"t0": texts[1]})
+    plain.night()
+    plain.deliver("tuesday", {"t0": texts[2], "t1": texts[3]})
     with pytest.raises(StageError, match=r"1 inputs changed.*tuesday\.jsonl"):
-        prepare_night(corpus.recipe)
-    result = corpus.night(corpus.with_recipe("rebuilding", on_changed_input="rebuild"))
+        prepare_night(plain.recipe)
+    result = plain.night(plain.with_recipe("rebuilding", on_changed_input="rebuild"))
     assert (result["inputs"]["whole"], result["committed"], result["log_number"]) == (True, True, 2)
-    assert corpus.published() == [["m0", "t0", "t1"]]
+    assert plain.published() == [["m0", "t0", "t1"]]
 
 
-def test_inputs_that_are_gone_are_told_and_their_documents_stay(corpus: Corpus, texts: Sequence[str]) -> None:
-    corpus.deliver("monday", {"m0": texts[0]})
-    corpus.night()
-    os.remove(corpus.inputs / "monday.jsonl")
-    corpus.deliver("tuesday", {"t0": texts[1]})
-    assert corpus.night()["inputs"]["gone"] == ["monday.jsonl"]
-    assert corpus.published() == [["m0"], ["t0"]]
+def test_inputs_that_are_gone_are_told_and_their_documents_stay(monday: Corpus, texts: Sequence[str]) -> None:
+    os.remove(monday.inputs / "monday.jsonl")
+    monday.deliver("tuesday", {"t0": texts[1]})
+    assert monday.night()["inputs"]["gone"] == ["monday.jsonl"]
+    assert monday.published() == [["m0"], ["t0"]]
 
 
 @pytest.mark.parametrize(
@@ -183,13 +202,11 @@ def test_inputs_that_are_gone_are_told_and_their_documents_stay(corpus: Corpus, 
     ],
 )
 def test_what_does_not_fit_the_published_corpus_is_an_error_before_any_work(
-    corpus: Corpus, texts: Sequence[str], params: dict[str, Any], named: str
+    monday: Corpus, texts: Sequence[str], params: dict[str, Any], named: str
 ) -> None:
-    corpus.deliver("monday", {"m0": texts[0]})
-    corpus.night()
-    corpus.deliver("tuesday", {"t0": texts[1]})
+    monday.deliver("tuesday", {"t0": texts[1]})
     with pytest.raises(RecipeError, match=named):
-        prepare_night(corpus.with_recipe("other", params=params))
+        prepare_night(monday.with_recipe("other", params=params))
 
 
 def test_the_command_says_what_is_new_without_doing_it(corpus: Corpus, texts: Sequence[str]) -> None:
@@ -200,29 +217,27 @@ def test_the_command_says_what_is_new_without_doing_it(corpus: Corpus, texts: Se
     assert not corpus.output.exists()
 
 
-def test_what_was_retracted_comes_in_neither_by_a_night_nor_by_a_build(corpus: Corpus, texts: Sequence[str]) -> None:
-    corpus.deliver("monday", {"m0": texts[0], "m1": texts[1]})
-    corpus.night()
-    retract(corpus.store, pa.array(["m1", "t1"]))
-    corpus.deliver("tuesday", {"t0": texts[2], "t1": texts[3], "copy": texts[1].upper()})
-    corpus.night()
-    assert corpus.published() == [["m0"], ["t0"]]
-    build(prepare(corpus.recipe))
-    assert corpus.published() == [["copy", "m0", "t0"]]  # ids are retracted: the same text under another one is not
-    assert corpus.intact()
+def test_what_was_retracted_comes_in_neither_by_a_night_nor_by_a_build(plain: Corpus, texts: Sequence[str]) -> None:
+    plain.deliver("monday", {"m0": texts[0], "m1": texts[1]})
+    plain.night()
+    retract(plain.store, pa.array(["m1", "t1"]))
+    plain.deliver("tuesday", {"t0": texts[2], "t1": texts[3], "copy": texts[1].upper()})
+    plain.night()
+    assert plain.published() == [["m0"], ["t0"]]
+    build(prepare(plain.recipe))
+    assert plain.published() == [["copy", "m0", "t0"]]  # ids are retracted: the same text under another one is not
+    assert plain.intact()
 
 
-def test_a_night_that_was_rolled_back_is_new_again(corpus: Corpus, texts: Sequence[str]) -> None:
-    corpus.deliver("monday", {"m0": texts[0]})
-    corpus.night()
-    corpus.deliver("tuesday", {"t0": texts[1]})
-    night = corpus.night()
-    rollback(corpus.store)
-    assert corpus.published() == [["m0"]]
-    corpus.deliver("wednesday", {"w0": texts[2], "again": texts[1]})
-    assert corpus.night()["inputs"]["new"] == 2
-    assert corpus.published() == [["m0"], ["again", "w0"]]
-    assert night["build_id"] not in commit.head(corpus.store).visible  # type: ignore[union-attr]
+def test_a_night_that_was_rolled_back_is_new_again(monday: Corpus, texts: Sequence[str]) -> None:
+    monday.deliver("tuesday", {"t0": texts[1]})
+    night = monday.night()
+    rollback(monday.store)
+    assert monday.published() == [["m0"]]
+    monday.deliver("wednesday", {"w0": texts[2], "again": texts[1]})
+    assert monday.night()["inputs"]["new"] == 2
+    assert monday.published() == [["m0"], ["again", "w0"]]
+    assert night["build_id"] not in commit.head(monday.store).visible  # type: ignore[union-attr]
 
 
 def test_a_build_may_be_compared_with_any_committed_builds(corpus: Corpus, texts: Sequence[str]) -> None:
@@ -273,29 +288,29 @@ def test_a_build_may_be_compared_with_any_committed_builds(corpus: Corpus, texts
         prepare(path)
 
 
-@pytest.mark.parametrize("verify_by", ["off", "estimated"])
-def test_five_nights_keep_one_of_each_cluster_and_what_is_rolled_back_comes_again(
-    verify_by: str, corpus: Corpus, texts: Sequence[str]
+@pytest.mark.parametrize(("count", "verify_by"), [(5, "off"), (3, "estimated")])
+def test_nights_keep_one_of_each_cluster_and_what_is_rolled_back_comes_again(
+    count: int, verify_by: str, corpus: Corpus, texts: Sequence[str]
 ) -> None:
     """Copies and near copies of the same stories, spread over nights: each story is published once. With the last two
     nights rolled back, the next one publishes what they had, and nothing that is published already."""
     gates = {"min_kept": 0, "max_drop_share": 1.0}  # a night of copies is none to refuse
     path = corpus.with_recipe("any", gates=gates, params={"minhash_dedup": {"verify": verify_by}})
     stories = texts[:6]
-    nights: list[dict[str, str]] = [{} for _ in range(5)]
+    nights: list[dict[str, str]] = [{} for _ in range(count)]
     for n, story in enumerate(stories):
         for k, copy in enumerate((story, story.upper(), near(story))):
-            nights[(n + 2 * k) % 5][f"s{n}-{k}"] = copy
+            nights[(n + 2 * k) % count][f"s{n}-{k}"] = copy
     for number, documents in enumerate(nights):
         corpus.deliver(f"night-{number}", documents)
         assert corpus.night(path)["committed"]
     told = [[doc.split("-")[0] for doc in ids] for ids in corpus.published()]
     assert sorted(story for ids in told for story in ids) == [f"s{n}" for n in range(6)]
-    earlier = corpus.published()[:3]
-    rollback(corpus.store, to=3)
+    earlier = corpus.published()[:-2]
+    rollback(corpus.store, to=count - 2)
     assert corpus.published() == earlier
     corpus.night(path)
     again = [doc.split("-")[0] for ids in corpus.published() for doc in ids]
-    assert corpus.published()[:3] == earlier
+    assert corpus.published()[: count - 2] == earlier
     assert sorted(again) == [f"s{n}" for n in range(6)]
     assert corpus.intact()

@@ -1,0 +1,210 @@
+"""A real cluster on this machine: a head and two workers with addresses of their own, and an S3 server.
+
+Nothing works without the token, nodes die and come, and a build that is submitted to it, loses a node and gets another,
+makes the bytes of a build on this machine.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import orjson
+import pytest
+
+from cluster.child import session_members
+from cluster.local_cluster import LocalCluster
+from cluster.seaweed import Endpoint
+from cluster.session import SessionError
+from cluster.storage import open_store
+from tests.workflows.corpora import hashes, lay_out, recipe
+from workflows.build import build, prepare
+from workflows.local import _control, _ends_on_sigterm, _serve
+
+COMMAND = Path(sys.executable).with_name("corpusmill")
+PATIENCE = 240.0
+FEW_AT_A_TIME = {"unit_bytes": 60_000}  # so that there are units left when the node is lost
+
+
+@pytest.fixture(scope="module")
+def local_cluster(seaweed: Endpoint) -> Iterator[LocalCluster]:
+    """A head that runs no work and two workers of one CPU, all with the keys of the S3 server. Tests that kill nodes
+    add others. The head looks often whether they live. At the end, none of their processes may be left."""
+    checks = {"RAY_health_check_period_ms": "1000", "RAY_health_check_failure_threshold": "3"}
+    with TemporaryDirectory(prefix="cluster-") as folder:
+        with LocalCluster(Path(folder), 3, 1, environment=seaweed.environment() | checks) as cluster:
+            yield cluster
+            leaders = [node.process.pid for node in cluster.nodes.values() if node.process]
+        assert [pid for leader in leaders for pid in session_members(leader)] == []
+
+
+@pytest.fixture(scope="module")
+def inputs(seaweed: object, sample: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Where the small corpus lies in object storage."""
+    folder = tmp_path_factory.mktemp("in")
+    lay_out(folder, sample)
+    store = open_store("s3://corpora/cluster-in")
+    for path in folder.iterdir():
+        store.write(path.name, path.read_bytes())
+    return store.url
+
+
+def alive(cluster: LocalCluster) -> dict[str, dict[str, Any]]:
+    return {told["node_ip"]: told for told in cluster.known() if told["state"] == "ALIVE"}
+
+
+def status(request: urllib.request.Request) -> int:
+    try:
+        with urllib.request.urlopen(request, timeout=30) as response:
+            return int(response.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def test_a_cluster_without_a_head_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="nodes=0: a local cluster has 1 to 250"):
+        LocalCluster(tmp_path, nodes=0)
+
+
+def test_each_node_has_an_address_of_its_own_and_the_head_runs_no_work(local_cluster: LocalCluster) -> None:
+    told = alive(local_cluster)
+    addresses = [node.address for node in local_cluster.nodes.values()]
+    assert len(set(addresses)) == len(addresses) >= 3
+    assert all(address.startswith("127.") for address in addresses)
+    assert set(addresses) <= set(told)
+    head = told[local_cluster.nodes[0].address]
+    assert head["is_head_node"]
+    assert local_cluster.address.startswith(f"{head['node_ip']}:")
+    assert "CPU" not in head["resources_total"]
+    workers = [told[address]["resources_total"] for address in addresses[1:]]
+    assert all(resources["CPU"] == 1 for resources in workers)
+
+
+def test_a_job_is_refused_without_the_token(local_cluster: LocalCluster) -> None:
+    url = f"{local_cluster.dashboard}/api/jobs/"
+    token = Path(local_cluster.environment()["RAY_AUTH_TOKEN_PATH"]).read_text("utf-8")
+    body = json.dumps({"entrypoint": "true"}).encode()
+    headers = {"Content-Type": "application/json"}
+    assert status(urllib.request.Request(url, body, headers)) == 401
+    assert status(urllib.request.Request(url, body, headers | {"Authorization": f"Bearer {'0' * 64}"})) in (401, 403)
+    assert status(urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"})) == 200
+
+
+def test_the_token_is_in_a_file_for_the_user_and_nowhere_else(local_cluster: LocalCluster) -> None:
+    file = Path(local_cluster.environment()["RAY_AUTH_TOKEN_PATH"])
+    token = file.read_bytes()
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert token not in local_cluster.environment_file.read_bytes()
+    for node in local_cluster.nodes.values():
+        assert node.process
+        for pid in [node.process.pid, *session_members(node.process.pid)]:
+            with suppress(FileNotFoundError, ProcessLookupError):
+                assert token not in Path(f"/proc/{pid}/cmdline").read_bytes()
+        assert token not in node.log.read_bytes()
+
+
+def test_a_node_that_does_not_start_says_why_and_leaves_nothing(local_cluster: LocalCluster) -> None:
+    before = local_cluster.nodes
+    with pytest.raises(SessionError, match=r"node \d+ ended instead of starting:[\s\S]*not a valid string"):
+        local_cluster.add(labels={"two words": "x"})
+    assert local_cluster.nodes == before
+
+
+def test_another_shell_lists_adds_and_kills_nodes(local_cluster: LocalCluster, tmp_path: Path) -> None:
+    """The commands are processes of their own; this one serves them until it gets SIGTERM."""
+    printed: list[subprocess.CompletedProcess[str]] = []
+    pids: list[int] = []
+
+    def run(*arguments: str) -> str:
+        command = [COMMAND, "cluster", *arguments, "--folder", str(tmp_path)]
+        printed.append(subprocess.run(command, capture_output=True, text=True, timeout=200))
+        return printed[-1].stdout
+
+    def client() -> None:
+        try:
+            run("local", "--nodes", "1")
+            number = run("add", "--gpus", "2", "--label", "corpusmill/pool=gpu").split()[-1]
+            run("nodes")
+            process = local_cluster.nodes[int(number)].process
+            assert process
+            pids.extend([process.pid, *session_members(process.pid)])
+            run("kill", number)
+            run("nodes")
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    before = local_cluster.nodes
+    with suppress(KeyboardInterrupt), _ends_on_sigterm(), _control(tmp_path) as control:
+        assert stat.S_IMODE((tmp_path / "control").stat().st_mode) == 0o600
+        thread = threading.Thread(target=client)
+        thread.start()
+        _serve(control, local_cluster)
+    thread.join()
+    assert [bool(ran.returncode) for ran in printed] == [True, False, False, False, False], printed
+    assert "a cluster runs already" in printed[0].stderr
+    assert printed[2].stdout.splitlines()[-1].split()[2:] == ["ALIVE", "1", "CPUs", "2", "GPUs", "corpusmill/pool=gpu"]
+    assert len(printed[4].stdout.splitlines()) == len(before)
+    assert len(pids) > 3  # `ray start`, the raylet, its agents
+    assert session_members(pids[0]) == []
+    assert local_cluster.nodes == before
+
+
+def test_where_no_cluster_runs_the_commands_say_so(tmp_path: Path) -> None:
+    command = [COMMAND, "cluster", "nodes", "--folder", str(tmp_path)]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    assert ran.returncode != 0
+    assert "no cluster answers at" in ran.stderr
+
+
+def start(cluster: LocalCluster, *arguments: str | Path) -> subprocess.Popen[bytes]:
+    environment = {key: value for key, value in os.environ.items() if key != "RAY_AUTH_TOKEN"}
+    return subprocess.Popen(
+        [COMMAND, *arguments],
+        env=environment | cluster.environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+def units_done(output: str, stage: str) -> int:
+    return sum(
+        f"stages/{stage}-" in stored.key and "/_done/" in stored.key for stored in open_store(output).list("stages")
+    )
+
+
+def test_a_lost_and_a_new_node_do_not_change_the_shards(
+    local_cluster: LocalCluster, inputs: str, s3: str, tmp_path: Path, ray_session: None
+) -> None:
+    cluster = local_cluster
+    on_cluster = recipe(tmp_path / "web.yaml", [inputs], f"{s3}/cluster", workers=FEW_AT_A_TIME)
+    process = start(cluster, "submit", on_cluster, "--json")
+    deadline = time.monotonic() + PATIENCE
+    while units_done(f"{s3}/cluster", "clean") < 2:
+        assert process.poll() is None, process.communicate()[1].decode()
+        assert time.monotonic() < deadline, "the build did not get on"
+        time.sleep(0.2)
+    cluster.kill(1)
+    cluster.add()
+    out, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, err.decode()
+    assert b"clean" in err  # the job's own lines come through
+    result = orjson.loads(out)
+    here = recipe(tmp_path / "here.yaml", [inputs], f"{s3}/here", workers=FEW_AT_A_TIME)
+    embedded = build(prepare(here))
+    assert result["log_number"] == 1
+    assert result["build_id"] == embedded["build_id"]
+    assert hashes(result) == hashes(embedded)
+    assert [stage["dropped"] for stage in result["stages"]] == [stage["dropped"] for stage in embedded["stages"]]
