@@ -4,7 +4,8 @@ A unit is done when its done-record lies in the store and says that it was made 
 it. Workers may die and be started again by
 Ray: a unit writes its outputs under names derived from its number, so a second try overwrites the same bytes. A
 unit that was started `MAX_STARTS` times in one run without finishing is given to the task's `isolate`, which may
-find the row to blame; a task without one fails the run, named, instead of killing workers for ever.
+find the row to blame; a task without one fails the run, named, instead of killing workers for ever. Starts that ended
+with their node are counted apart: where machines come and go, long units are lost without any fault of theirs.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import orjson
 import pyarrow as pa
@@ -29,6 +30,7 @@ from cluster.traffic import traffic
 
 ANYWHERE = Ask()
 MAX_STARTS = 3
+MAX_LOST = 10  # starts whose node was lost; a row that takes all memory may end its node as well
 READERS = 16  # threads that read done-records: in object storage each waits for an answer
 MAX_ISOLATIONS = 3  # starts of `isolate`, which can lose its worker too: to the memory monitor, or with its node
 Record = dict[str, Any]
@@ -73,24 +75,51 @@ class _Runner:
         return pa.table({"number": [number], "record": [line], "failure": [b""]})
 
     def _run(self, number: int, work: Any) -> Record:
-        start = self._starts(number)
-        if start <= MAX_STARTS:
+        starts = self._starts(number)
+        if starts.own <= MAX_STARTS and starts.lost <= MAX_LOST:
             return self.task(number, work)
         isolate = getattr(self.task, "isolate", None)
-        if isolate is None or start > MAX_STARTS + MAX_ISOLATIONS:
-            raise UnitFailed(f"it ended its worker {start - 1} times")
+        if isolate is None or starts.own > MAX_STARTS + MAX_ISOLATIONS or starts.lost > MAX_LOST + MAX_ISOLATIONS:
+            lost = f", and lost its node {starts.lost} times" if starts.lost else ""
+            raise UnitFailed(f"it ended its worker {starts.own - 1} times{lost}")
         record: Record = isolate(number, work)
         return record
 
-    def _starts(self, number: int) -> int:
-        last = MAX_STARTS + MAX_ISOLATIONS
-        for start in range(1, last + 1):
+    def _starts(self, number: int) -> _Starts:
+        """Leave the mark of this start and count those of this run."""
+        nodes: list[str] = []
+        while True:
+            mark = f"{self.folder}/_starts/{self.token}/{number:06d}-{len(nodes) + 1}"
             try:
-                self.store.write(f"{self.folder}/_starts/{self.token}/{number:06d}-{start}", b"", if_absent=True)
-                return start
+                self.store.write(mark, _node_id().encode(), if_absent=True)
             except AlreadyExists:
-                continue
-        return last + 1
+                nodes.append(self.store.read(mark).decode())
+            else:
+                break
+        alive = living_nodes() if nodes else set()
+        lost = sum(node not in alive for node in nodes)
+        return _Starts(1 + len(nodes) - lost, lost)
+
+
+class _Starts(NamedTuple):
+    """How often a unit was started: with nodes that live, this one included, so that it may be to blame for the ends of
+    the others; and with nodes that are gone, as spot machines go."""
+
+    own: int
+    lost: int
+
+
+def _node_id() -> str:
+    import ray
+
+    return str(ray.get_runtime_context().get_node_id())
+
+
+def living_nodes() -> set[str]:
+    """Ray's ids of the nodes that the head takes for alive."""
+    import ray
+
+    return {node["NodeID"] for node in ray.nodes() if node["Alive"]}
 
 
 def peak_rss_bytes() -> int:

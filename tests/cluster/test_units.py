@@ -7,10 +7,13 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import orjson
+import pyarrow as pa
 import pytest
+import ray
 
 from cluster.storage import open_store
-from cluster.units import Record, UnitFailed, run_units
+from cluster.units import Record, UnitFailed, _Runner, run_units
 
 
 class Double:
@@ -73,3 +76,39 @@ def test_a_unit_that_kills_its_worker_is_not_started_for_ever(tmp_path: Path, ca
 def test_a_task_that_can_isolate_is_asked_to(tmp_path: Path, calls: Path, ray_session: None) -> None:
     store = open_store(str(tmp_path))
     assert values(run_units(store, "x", ["kill"], Double(calls, isolating=True), "double")) == ["isolated kill"]
+
+
+GONE = "f" * 56  # a node that the head does not know
+FATES = [
+    ([], "did"),
+    (["here"] * 2, "did"),
+    (["here"] * 3, "isolated"),
+    ([GONE] * 3, "did"),  # spot machines that went
+    ([GONE, "here"] * 2, "did"),
+    ([GONE, "here"] * 3, "isolated"),
+    ([GONE] * 11, "isolated"),  # a row that ends its node
+    (["here"] * 6, "it ended its worker 6 times"),
+    ([GONE] * 14, "it ended its worker 0 times, and lost its node 14 times"),
+]
+
+
+@pytest.mark.parametrize(("earlier", "fate"), FATES)
+def test_starts_that_ended_with_their_node_are_no_fault_of_the_unit(
+    earlier: list[str], fate: str, tmp_path: Path, ray_session: None
+) -> None:
+    store = open_store(str(tmp_path))
+    here = ray.get_runtime_context().get_node_id()
+    for start, node in enumerate(earlier, 1):
+        store.write(f"x/_starts/run/000000-{start}", (here if node == "here" else node).encode())
+
+    class Task:
+        def __call__(self, number: int, work: Any) -> Record:
+            return {"value": "did"}
+
+        def isolate(self, number: int, work: Any) -> Record:
+            return {"value": "isolated"}
+
+    batch = pa.table({"number": [0], "work": [b"1"]})
+    [row] = _Runner(store, "x", "run", Task(), "")(batch).to_pylist()
+    told = orjson.loads(row["failure"])[0] if row["failure"] else orjson.loads(row["record"])["value"]
+    assert told.removeprefix("UnitFailed: ") == fate
