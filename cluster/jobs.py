@@ -99,13 +99,17 @@ class Jobs:
         """Send a package unless the cluster has it; its URI."""
         uri = package.uri
         path = f"/api/packages/gcs/{uri.removeprefix('gcs://')}"
-        if self._server.answer("GET", path).status == 404:  # which keeps what is there for a job to come
-            self._server.checked(self._server.answer("PUT", path, package.archive(), seconds=UPLOAD_SECONDS))
+        answer = self._server.answer("GET", path)  # which keeps what is there for a job to come
+        if answer.status == 404:
+            answer = self._server.answer("PUT", path, package.archive(), seconds=UPLOAD_SECONDS)
+        self._server.checked(answer)
         return uri
 
     def submit(self, id: str, entrypoint: str, runtime_env: Mapping[str, Any], metadata: Mapping[str, str]) -> None:
-        """Start a job. Raises SessionError where the cluster has a job of this id."""
-        if self.find(id):
+        """Start a job. Raises SessionError where the cluster has another job of this id: one with other metadata."""
+        if found := self.find(id):
+            if dict(found.metadata) == dict(metadata):  # only the answer was lost
+                return
             raise SessionError(f"{self.address} has a job {id!r} already: give another --id")
         wanted = {"entrypoint": entrypoint, "submission_id": id, "runtime_env": runtime_env, "metadata": metadata}
         try:
@@ -181,7 +185,7 @@ class Jobs:
         import aiohttp
 
         log.begin()
-        limits = aiohttp.ClientTimeout(total=None, sock_connect=ANSWER_SECONDS)
+        limits = aiohttp.ClientTimeout(total=None, sock_connect=ANSWER_SECONDS, sock_read=ANSWER_SECONDS)
         path = f"{self.address}{_path(id)}/logs/tail"
         try:
             # No pings: Ray's server answers none while it sends, so a dead connection is told by silence alone.

@@ -13,7 +13,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from cluster.child import kill_child, log_tail, start_child
-from cluster.session import ENVIRONMENT, SessionError, numba_cache, object_store_bytes
+from cluster.session import ENVIRONMENT, SessionError, object_store_bytes
 
 READY_SECONDS = 180  # a node takes about ten; a machine under load takes longer
 STARTED = "Ray runtime started."  # what `ray start` prints when the head has heard of the node
@@ -106,7 +106,8 @@ def node_environment(added: Mapping[str, str]) -> dict[str, str]:
     own = {key: value for key, value in os.environ.items() if key not in ("RAY_ADDRESS", "RAY_AUTH_TOKEN")}
     own["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), own.get("PATH", os.defpath)])
     patience = {"RAY_gcs_server_port_wait_time_s": str(READY_SECONDS)}
-    return ENVIRONMENT | {"NUMBA_CACHE_DIR": numba_cache()} | patience | own | dict(added)
+    own.pop("NUMBA_CACHE_DIR", None)  # of this code: what runs on the nodes looks for that of its own
+    return ENVIRONMENT | patience | own | dict(added)
 
 
 def free_ports(count: int) -> list[int]:

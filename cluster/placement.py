@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+from cluster.session import started_here
 
 HEAD = "node:__internal_head__"  # a resource that only the head node has
 UNTOLD = 8  # GPU processes at once, unless `most` says how many, where nobody tells how far an autoscaler goes
@@ -97,10 +100,16 @@ def check(wanted: Mapping[str, Ask], nodes: Sequence[Machine], startable: Sequen
 
 def preflight(wanted: Mapping[str, Ask]) -> list[str]:
     """The same for the open session, which need not be open where nobody asks."""
+    wanted = {who: placed(ask) for who, ask in wanted.items()}
     there = nodes() if wanted else []
     if all(any(node.room(ask) for node in there) for ask in wanted.values()):
         return []
     return check(wanted, there, startable())
+
+
+def placed(ask: Ask) -> Ask:
+    """The ask in the open session: where Ray was started for this process there is one node, and labels say nothing."""
+    return replace(ask, labels={}) if ask.labels and started_here() else ask
 
 
 def pool_size(ask: Ask, units: int) -> int:
@@ -149,8 +158,13 @@ def _launches() -> bool:
     from ray._private.ray_constants import DEBUG_AUTOSCALING_STATUS
     from ray.experimental.internal_kv import _internal_kv_get
 
-    status = orjson.loads(_internal_kv_get(DEBUG_AUTOSCALING_STATUS) or b"{}")
-    report = status.get("autoscaler_report") or {}
+    deadline = time.monotonic() + LOOK_SECONDS
+    while True:  # one that was just started has told nothing yet
+        status = orjson.loads(_internal_kv_get(DEBUG_AUTOSCALING_STATUS) or b"{}")
+        report = status.get("autoscaler_report") or {}
+        if report or time.monotonic() > deadline:
+            break
+        time.sleep(1)
     kinds = [*(report.get("node_type_mapping") or {}).values(), *(report.get("active_nodes") or {})]
     return any(not re.fullmatch(r"node_[0-9a-f]{56}", kind) for kind in kinds)
 

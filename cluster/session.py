@@ -26,7 +26,7 @@ ENVIRONMENT = {
     "RAY_num_workers_soft_limit": "12",
     "RAY_idle_worker_killing_time_threshold_ms": "3600000",
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a process that was given no GPU sees none
     "RAY_DEDUP_LOGS": "1",
     "RAY_TQDM": "0",
     "HF_HUB_OFFLINE": "1",
@@ -40,6 +40,7 @@ PACKAGES = ("cluster", "operators", "workflows")
 NOT_SHIPPED = ["**/__pycache__/**", "**/*.nbi", "**/*.nbc"]
 IN_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by Ray for the driver of a submitted job
 LOCATORS = "cluster.kernel_cache.ByPlaceInOurCode,UserProvidedCacheLocator"
+ACTOR_DEATHS = 10  # of processes that hold a GPU while they start, as with a spot machine; Ray allows none
 START_ATTEMPTS = 3
 ANSWER_SECONDS = 10  # for a cluster's head to take a connection
 NO_PROGRESS_SECONDS = 24 * 3600  # a unit is one step of progress, and a file that cannot be cut is one unit
@@ -107,18 +108,17 @@ def session(address: str | None = None, cpus: int | None = None, dashboard: bool
     import ray
     from ray.exceptions import AuthenticationError
 
+    if address is not None:
+        _check_address(address)
     if ray.is_initialized():
         _configure_data()
         yield
         return
-    if address is not None and address.startswith(("http://", "https://")):
-        raise SessionError("an address of http is a cluster's job server: `corpusmill submit` sends a build there")
     try:
         _apply_auth_mode()
         if address is None:
             _start_patiently(cpus, dashboard)
         else:
-            _check_answers(address)
             ray.init(address=address, logging_level="ERROR", log_to_driver=False, runtime_env=_workers_environment())
     except (AuthenticationError, ConnectionError, RuntimeError, ValueError, OSError) as error:
         where = "on this machine" if address is None else "at the address given"  # which may hold a password
@@ -131,11 +131,25 @@ def session(address: str | None = None, cpus: int | None = None, dashboard: bool
         ray.shutdown()
 
 
-def _check_answers(address: str) -> None:
-    """Raises OSError where nobody listens at `host:port`, which Ray would try for minutes."""
+def _check_address(address: str) -> None:
+    """Raises SessionError where drivers cannot go, or where nobody listens, which Ray would try for minutes."""
+    if address.startswith(("http://", "https://")):
+        raise SessionError("an address of http is a cluster's job server: `corpusmill submit` sends a build there")
+    if "://" in address:
+        raise SessionError("ray:// is for Ray's client: use `corpusmill submit`, or host:port on a node of the cluster")
     host, _, port = address.rpartition(":")
-    if host and port.isdigit() and "://" not in address:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_SECONDS).close()
+    if host and port.isdigit():
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_SECONDS).close()
+        except OSError as error:
+            raise SessionError(f"no Ray answers at the address given: {error}") from error
+
+
+def started_here() -> bool:
+    """Whether the open session's Ray was started by this process, and is no cluster."""
+    from ray._private import worker
+
+    return worker._global_node is not None and worker._global_node.is_head()
 
 
 def cpus() -> int:
@@ -261,4 +275,5 @@ def _configure_data() -> None:
     context.print_on_execution_start = False
     context.execution_options.verbose_progress = False
     context.execution_no_progress_timeout_s = NO_PROGRESS_SECONDS
+    context.max_consecutive_actor_init_deaths = ACTOR_DEATHS
     logging.getLogger("ray.data").setLevel(logging.ERROR)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import resource
 import secrets
 import time
 import traceback
@@ -24,7 +25,7 @@ from typing import Any, NamedTuple, Protocol
 import orjson
 import pyarrow as pa
 
-from cluster.placement import Ask, pool_size
+from cluster.placement import Ask, placed, pool_size
 from cluster.storage import AlreadyExists, Store
 from cluster.traffic import traffic
 
@@ -59,7 +60,7 @@ class _Runner:
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         number = int(batch["number"][0].as_py())
-        began, cpu, moved = time.perf_counter(), time.process_time(), traffic()
+        began, cpu, moved = time.perf_counter(), _cpu_seconds(), traffic()
         try:
             record = self._run(number, orjson.loads(batch["work"][0].as_py()))
         except Exception as error:  # noqa: BLE001  the driver raises it; Ray would wrap it beyond recognition
@@ -67,7 +68,7 @@ class _Runner:
             return pa.table({"number": [number], "record": [b""], "failure": [orjson.dumps(failure)]})
         record["made_from"] = made_from(self.basis, batch["work"][0].as_py())
         seconds, moved = time.perf_counter() - began, traffic().since(moved)
-        record |= {"seconds": round(seconds, 4), "cpu_seconds": round(time.process_time() - cpu, 4)}
+        record |= {"seconds": round(seconds, 4), "cpu_seconds": round(_cpu_seconds() - cpu, 4)}
         record |= {"gpu_seconds": round(seconds * self.gpus, 4), "node": this_node()}
         record |= {"read_bytes": moved.read, "written_bytes": moved.written, "shuffled_bytes": moved.shuffled}
         line = orjson.dumps(record)
@@ -90,12 +91,14 @@ class _Runner:
         nodes: list[str] = []
         while True:
             mark = f"{self.folder}/_starts/{self.token}/{number:06d}-{len(nodes) + 1}"
+            own = f"{_node_id()} {secrets.token_hex(4)}"
             try:
-                self.store.write(mark, _node_id().encode(), if_absent=True)
-            except AlreadyExists:
-                nodes.append(self.store.read(mark).decode())
-            else:
-                break
+                self.store.write(mark, own.encode(), if_absent=True)
+            except AlreadyExists:  # by this very call, too, where its answer was lost
+                if (found := self.store.read(mark).decode()) != own:
+                    nodes.append(found.split()[0])
+                    continue
+            break
         alive = living_nodes() if nodes else set()
         lost = sum(node not in alive for node in nodes)
         return _Starts(1 + len(nodes) - lost, lost)
@@ -107,6 +110,12 @@ class _Starts(NamedTuple):
 
     own: int
     lost: int
+
+
+def _cpu_seconds() -> float:
+    """Of this process, and of its children that have ended."""
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + ended.ru_utime + ended.ru_stime
 
 
 def _node_id() -> str:
@@ -175,7 +184,7 @@ def run_units(
     missing = [n for n in range(len(works)) if n not in records]
     if missing:
         runner = _Runner(store, folder, secrets.token_hex(4), task, basis, ask.gpus)
-        for number, record in _on_ray(missing, works, runner, label, ask):
+        for number, record in _on_ray(missing, works, runner, label, placed(ask)):
             records[number] = record
             on_done(record)
     return [records[n] for n in range(len(works))]

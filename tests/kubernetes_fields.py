@@ -22,6 +22,8 @@ ENUMS = {
     "Protocol": ("TCP", "UDP", "SCTP"),
     "ConcurrencyPolicy": ("Allow", "Forbid", "Replace"),
     "PullPolicy": ("Always", "IfNotPresent", "Never"),
+    "FailureAction": ("FailJob", "FailIndex", "Ignore", "Count"),
+    "ExitOperator": ("In", "NotIn"),
     "Effect": ("NoSchedule", "PreferNoSchedule", "NoExecute"),
     "TolerationOperator": ("Exists", "Equal"),
     "PolicyType": ("Ingress", "Egress"),
@@ -75,8 +77,12 @@ TABLES = {
     "JobTemplate": _table("metadata:Meta spec!:JobSpec"),
     "JobSpec": _table(
         "backoffLimit:int activeDeadlineSeconds:int ttlSecondsAfterFinished:int completions:int parallelism:int "
-        "suspend:bool template!:PodTemplate"
+        "suspend:bool podFailurePolicy:PodFailurePolicy template!:PodTemplate"
     ),
+    "PodFailurePolicy": _table("rules!:[PodFailureRule]"),
+    "PodFailureRule": _table("action!:FailureAction onExitCodes:OnExitCodes onPodConditions:[PodCondition]"),
+    "OnExitCodes": _table("containerName:str operator!:ExitOperator values!:[int]"),
+    "PodCondition": _table("type!:str status:str"),
     "PodTemplate": _table("metadata:Meta spec!:PodSpec"),
     "PodSpec": _table(
         "containers!:[Container] initContainers:[Container] volumes:[Volume] restartPolicy:RestartPolicy "

@@ -331,7 +331,8 @@ def _remember(passes: Passes, remembering: Sequence[Remembering], verdicts: tupl
         if kept := [phase.name for phase in phases if isinstance(phase, Phase) and phase.remember]:
             index[step.name] = {name: [] for name in kept}
     if remembering:
-        task = RememberTask(job.store, passes.folder("index"), tuple(remembering), verdicts)
+        first = tuple(sorted(verdicts, key=lambda one: not one.quarantines))  # whom nobody is to be compared with
+        task = RememberTask(job.store, passes.folder("index"), tuple(remembering), first)
         passes.run("index", files, task)
         exchanged = {one.name: [row_file(task.folder_of(one), n) for n in range(len(files))] for one in remembering}
         works = [[one.operator, one.phase.name, p] for one in remembering for p in range(one.partitions)]
@@ -521,6 +522,8 @@ class RememberTask:
             for one in (one for one in self.remembering if one.operator == verdicts.operator):
                 assert one.phase.remember
                 rows = read_table(self.store, one.keys[number]) if one.keys else None
+                if rows is not None and "doc" in rows.column_names:
+                    rows = rows.filter(pc.is_in(rows["doc"], value_set=seen["doc"].combine_chunks()))
                 index = one.phase.remember(rows, with_keepers(seen, verdicts.table))
                 partition = partition_of(index["key"].to_numpy(), one.partitions)
                 write_partitions(self.store, row_file(self.folder_of(one), number), index, partition, one.partitions)

@@ -39,6 +39,11 @@ class JobLog:
             self._line(self._rest)
         self._rest = ""
 
+    def forget(self) -> None:
+        """What was said of a result is not of the job that comes now."""
+        self._result.clear()
+        self._summary.clear()
+
     def _line(self, line: str) -> None:
         if line.startswith(RESULT):
             self._result.append(line.removeprefix(RESULT).removesuffix("\n"))

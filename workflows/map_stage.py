@@ -25,7 +25,7 @@ from operators.read.span import QUARANTINE, Batch, Fields, ReadError, Span, Unre
 from workflows import profile
 from workflows.isolate import isolated
 from workflows.recipe import RecipeError
-from workflows.stage import Histograms, Job, Manifest, Stage, StageError, basis_of, folder_of, summarise
+from workflows.stage import Histograms, Job, Manifest, Stage, StageError, basis_of, folder_of, summarise, uses_gpu
 from workflows.stage import characters as count_characters
 
 EXPLAINING = ("id", "url", "date", "source", "language", "chars")
@@ -52,7 +52,7 @@ def run_map_stage(stage: Stage, job: Job, upstream: Manifest | None) -> Manifest
     label = f"{stage.name}[{'+'.join(step.name for step in stage.steps)}]"
     job.progress.started(stage.name, "", len(works))
     histograms = Histograms(job.progress)
-    ask = job.recipe.workers.ask(any(step.operator.gpu for step in stage.steps))
+    ask = job.recipe.workers.ask(uses_gpu(stage))
     records = run_units(job.store, folder, works, task, label, histograms.unit, basis_of(upstream), ask)
     others = [record | {"pass": "plan", "operator": ""} for record in planned]
     return summarise(stage, job, upstream, records, time.perf_counter() - started, histograms, others)

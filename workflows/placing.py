@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from cluster.placement import Ask, Unsatisfiable, preflight
-from operators.phases import Phase
 from workflows.recipe import RecipeError, Workers
-from workflows.stage import Job, Stage, basis_of, folder_of, load_manifest
+from workflows.stage import Job, Stage, basis_of, folder_of, load_manifest, uses_gpu
 
 
 def check_placement(stage: Stage, job: Job, force: str | None = None) -> None:
@@ -43,14 +42,6 @@ def _sides(stage: Stage, job: Job) -> Iterator[bool]:
         yield False
     if gpu:
         yield True
-
-
-def uses_gpu(stage: Stage) -> bool:
-    """Whether an operator of the stage can use a GPU."""
-    if not stage.is_global:
-        return any(step.operator.gpu for step in stage.steps)
-    phases = (phase for step in stage.steps for phase in step.operator.phases(1, 1 << 30))
-    return any(phase.gpu for phase in phases if isinstance(phase, Phase))
 
 
 def _fields(workers: Workers, gpu: bool) -> list[str]:

@@ -24,7 +24,7 @@ from cluster.tables import Entry
 from cluster.units import Record
 from operators.apply import Step
 from operators.document import identity
-from operators.phases import GlobalOperator
+from operators.phases import GlobalOperator, Phase
 from workflows import profile
 from workflows.recipe import Recipe, user_modules
 
@@ -155,6 +155,14 @@ def _fingerprint(stage: Stage, job: Job) -> str:
         own |= {"learned": dict(stage.learned)} if stage.learned else {}
         own["pack"] = [identity(stage.pack.operator), _source_hash(stage.pack.operator)] if stage.pack else None
     return hashlib.sha256(orjson.dumps(own, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
+
+
+def uses_gpu(stage: Stage) -> bool:
+    """Whether an operator of the stage can use a GPU."""
+    if not stage.is_global:
+        return any(step.operator.gpu for step in stage.steps)
+    phases = (phase for step in stage.steps for phase in step.operator.phases(1, 1 << 30))
+    return any(phase.gpu for phase in phases if isinstance(phase, Phase))
 
 
 def recalling(stage: Stage) -> list[Step]:
@@ -345,7 +353,8 @@ def summarise(
 
 
 def cost_of(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What units, passes or stages took together: seconds of processes, CPUs and GPUs, and bytes moved."""
+    """What units, passes or stages took together: seconds (of processes for units and passes, by the clock for stages),
+    of CPUs and GPUs, and bytes moved."""
     times = {key: round(sum(part[key] for part in parts), 3) for key in TIMES}
     return times | {key: sum(part[key] for part in parts) for key in MOVED}
 

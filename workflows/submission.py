@@ -94,6 +94,7 @@ def submission(
         "recipe": recipe.name,
         "recipe_sha256": hashlib.sha256(recipe.read_bytes()).hexdigest(),
         "build_id": build or "",
+        "nonce": secrets.token_hex(8),  # by which a job is known for this submission's
         "submitted": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
     return Submission(id or _new_id(op, recipe, build), entrypoint(op, path), (code(), files), values, metadata)
@@ -166,6 +167,7 @@ def followed(jobs: Jobs, sent: Submission, log: JobLog, retries: int, tell: Call
         if job is not None and (not job.died or attempt == retries + 2):
             return job
         tell(f"job {id} {'was lost' if job is None else ended(job)}; try {attempt} of {retries + 1}")
+        log.forget()
         id = jobs.patiently(lambda attempt=attempt: sent.start(jobs, attempt))  # type: ignore[misc]
     raise AssertionError("unreachable")
 

@@ -63,7 +63,8 @@ class StageTally:
         one.done += 1
         for cost in COSTS:
             one.costs[cost] += record[cost]
-        if (operator := name.partition("/")[0]) in self.operators:  # a pass of a global one
+        operator, phase, _ = name.partition("/")
+        if phase and operator in self.operators:  # a pass of a global one
             self.operators[operator].seconds += record["seconds"]
         self.rows(record)
 

@@ -36,6 +36,11 @@ TELL_SECONDS = 1.0  # between settings of metrics
 WRITE_SECONDS = 10.0  # between writings of the record, while it changes
 ALIVE_SECONDS = 60.0  # between writings while it does not: who reads it knows that the driver lives
 TOLD_CHARACTERS = 500  # of an error
+OUTCOMES = {  # of SIGTERM, Ray makes the end of the process
+    GateRefused: "refused",
+    KeyboardInterrupt: "interrupted",
+    SystemExit: "interrupted",
+}
 
 
 class Watched(Progress):
@@ -187,14 +192,12 @@ def watched(prepared: Prepared) -> Iterator[Prepared]:
     outcome, failed = "done", None
     try:
         yield dataclasses.replace(prepared, job=dataclasses.replace(job, progress=progress))
-    except CommitLost:  # to be built again on what the other one committed
-        outcome = "superseded"
-        raise
     except BaseException as error:
         lines = str(error).splitlines() or [""]
         failed = f"{type(error).__name__}: {lines[0]}"[:TOLD_CHARACTERS]
-        kinds = ((GateRefused, "refused"), (KeyboardInterrupt, "interrupted"))
-        outcome = next((named for kind, named in kinds if isinstance(error, kind)), "failed")
+        outcome = next((named for kind, named in OUTCOMES.items() if isinstance(error, kind)), "failed")
+        if isinstance(error, CommitLost) and op == "nightly":  # built again on what the other one committed
+            outcome, failed = "superseded", None
         raise
     finally:
         teller.end(workflow, op, outcome, failed)

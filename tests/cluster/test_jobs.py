@@ -129,7 +129,7 @@ def test_a_head_that_is_not_there_is_told() -> None:
 
 def test_a_job_id_is_taken_once() -> None:
     with head("2.60.0") as address, pytest.raises(SessionError, match="has a job 'one' already"):
-        Jobs(address).submit("one", "true", {}, {})
+        Jobs(address).submit("one", "true", {}, {"nonce": "another"})
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ def test_a_running_build_in_full(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "state", "said"),
     [
-        ({"progressed": ago(1000)}, "stalled", "stalled, 1,0"),
+        ({"progressed": ago(1000)}, "stalled", "stalled, 1,"),
         ({"progressed": ago(1000), "updated": ago(900)}, "gone", "its driver ended without a word in clean rows"),
         ({"failed": "GateRefused: too few", "updated": ago(900)}, "failed", "units: GateRefused: too few"),
         ({"units_per_second": 0.0, "rows_per_second": 0.0}, "running", "10 of 40 units; "),
