@@ -27,9 +27,9 @@ demo: install
 demo-s3: install
 	$(BIN)/corpusmill demo --s3
 
-# Two processes, each with a Ray and an S3 server of its own: half of the tests wait for one of those.
+# Three processes, each with a Ray and an S3 server of its own: half of the tests wait for one of those.
 test: lint
-	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 lint: install
 	$(BIN)/ruff format --check .

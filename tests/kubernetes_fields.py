@@ -88,7 +88,7 @@ TABLES = {
         "containers!:[Container] initContainers:[Container] volumes:[Volume] restartPolicy:RestartPolicy "
         "serviceAccountName:str automountServiceAccountToken:bool nodeSelector:{str} tolerations:[Toleration] "
         "securityContext:PodSecurity imagePullSecrets:[Named] priorityClassName:str "
-        "terminationGracePeriodSeconds:int"
+        "terminationGracePeriodSeconds:int activeDeadlineSeconds:int"
     ),
     "Container": _table(
         "name!:str image!:str imagePullPolicy:PullPolicy command:[str] args:[str] workingDir:str env:[EnvVar] "

@@ -128,10 +128,13 @@ class Times:
 
     def __init__(self, cron: Cron, timezone: str) -> None:
         self.cron, self.zone = cron, zone(timezone)
-        self._triggers = [self._trigger(cron.days, range(7) if cron.either_day else cron.weekdays)]
+        triggers = [self._trigger(cron.days, range(7) if cron.either_day else cron.weekdays)]
         if cron.either_day:
-            self._triggers.append(self._trigger(range(1, 32), cron.weekdays))
-        self.after(datetime.now(UTC))  # raises where it never comes
+            triggers.append(self._trigger(range(1, 32), cron.weekdays))
+        now = datetime.now(UTC)
+        self._triggers = [trigger for trigger in triggers if self._next(trigger, now)]  # 30 February never comes
+        if not self._triggers:
+            raise RecipeError(f"--cron: {cron.text!r} never comes")
 
     def _trigger(self, days: Sequence[int], weekdays: Sequence[int]) -> Any:
         try:
@@ -148,17 +151,17 @@ class Times:
         return CronTrigger(**fields, day_of_week=",".join(DAYS[day] for day in weekdays), timezone=self.zone)
 
     def after(self, moment: datetime) -> datetime:
-        """The next time after `moment`. Raises RecipeError where there is none."""
-        return min(self._next(trigger, moment) for trigger in self._triggers)
+        """The next time after `moment`."""
+        return min(time for trigger in self._triggers if (time := self._next(trigger, moment)))
 
-    def _next(self, trigger: Any, moment: datetime) -> datetime:
+    def _next(self, trigger: Any, moment: datetime) -> datetime | None:
         # What a trigger finds in the hour after a change of clocks depends on where it begins: always before it.
         changed = (moment - AROUND).astimezone(self.zone).utcoffset() != moment.astimezone(self.zone).utcoffset()
         found = moment - AROUND if changed else moment
         while found <= moment or (len(self.cron.hours) < 24 and found.astimezone(self.zone).fold):
             time = trigger.get_next_fire_time(None, found + timedelta(microseconds=1))
             if time is None:
-                raise RecipeError(f"--cron: {self.cron.text!r} never comes")
+                return None
             found = time.astimezone(UTC)
         return found
 
@@ -177,6 +180,15 @@ class Times:
     def here(self, moment: datetime) -> str:
         """A time as its time zone has it, for people."""
         return moment.astimezone(self.zone).isoformat(" ", "seconds")
+
+
+def five_fields(cron: Cron) -> str:
+    """The expression as other programs read it alike: days of the week as numbers, 0 being the only Sunday."""
+    minute, hour, day, month, _ = cron.text.split()
+    every = len(cron.weekdays) == 7
+    if cron.either_day and (every or len(cron.days) == 31):
+        day, every = "*", True  # one suffices: to say both would be to say the other one
+    return f"{minute} {hour} {day} {month} {'*' if every else ','.join(map(str, cron.weekdays))}"
 
 
 def on_calendar(cron: Cron, timezone: str) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
+from typing import TypeVar
 
 from cluster.schedule_state import Beat, Claim, ScheduleState
 from cluster.storage import StorageError
@@ -11,6 +12,7 @@ from workflows.clock import Clock
 
 STEP_SECONDS = 0.5  # between looks at what runs
 BEATS = 4  # in a lease
+T = TypeVar("T")
 
 
 class Heartbeat:
@@ -28,17 +30,17 @@ class Heartbeat:
 
     def keep(self) -> bool:
         """Send one if it is time for it; False where the attempt was taken over."""
-        if self.seconds < self._sent * self._every:
+        passed = self.seconds
+        if passed < self._sent * self._every:
             return True
+        count, self._sent = self._sent, int(passed / self._every) + 1
         try:
-            ours = self._state.beat(self._claim, Beat(count=self._sent, at=self._clock.now()))
+            return self._state.beat(self._claim, Beat(count=count, at=self._clock.now()))
         except StorageError as error:
             self._tell("store", error=str(error), pause=self._every)
-            ours = True  # as far as one can know
-        self._sent = int(self.seconds / self._every) + 1
-        return ours
+            return True  # as far as one can know
 
-    def during[T](self, work: Callable[[], T]) -> T:
+    def during(self, work: Callable[[], T]) -> T:
         """What `work` returns, which may take longer than a lease."""
         with ThreadPoolExecutor(1) as pool:
             doing = pool.submit(work)

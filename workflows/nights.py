@@ -7,7 +7,7 @@ that is due is run, and the others are coalesced into it.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -17,6 +17,7 @@ from workflows.recipe import RecipeError
 
 RESUMED = ("interrupted", "lost")  # taken up at once, the others after a wait
 LONGEST_WAIT = timedelta(hours=6)  # between attempts
+DOUBLINGS = 20  # more would be longer than a timedelta can be
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,9 @@ class Rules:
 
     def wait(self, failures: int) -> timedelta:
         """Before the next attempt: twice as long each time."""
-        return min(self.retry_wait * (1 << (failures - 1)), max(LONGEST_WAIT, self.retry_wait))
+        if self.retry_wait >= LONGEST_WAIT:
+            return self.retry_wait
+        return min(self.retry_wait * (1 << min(failures - 1, DOUBLINGS)), LONGEST_WAIT)
 
     def again(self, outcome: Outcome, failures: int) -> bool:
         """Whether a night that has failed so often is tried again."""
@@ -116,11 +119,18 @@ def decide(last: Run | None, since: datetime, times: Times, rules: Rules, now: d
 
 
 def _next(settled: datetime, times: Times, rules: Rules, now: datetime) -> datetime:
-    """When the next night starts."""
-    night = times.after(max(settled, now - rules.jitter))
-    while rules.start(night) <= now:
+    """When the next night after `settled` starts."""
+    return next(starts(times, rules, now, settled))
+
+
+def starts(times: Times, rules: Rules, now: datetime, settled: datetime | None = None) -> Iterator[datetime]:
+    """When nights start from now on: with the one whose time has come and whose jitter has not passed."""
+    begun = now - rules.jitter
+    night = max(settled, begun) if settled else begun
+    while True:
         night = times.after(night)
-    return rules.start(night)
+        if (start := rules.start(night)) > now:
+            yield start
 
 
 def _span(nights: Sequence[datetime]) -> Span:

@@ -63,7 +63,7 @@ def schedule(  # noqa: PLR0913
     from workflows.alert import Alerts
     from workflows.cron import Times, parse
     from workflows.nights import Rules
-    from workflows.recipe import load_recipe
+    from workflows.recipe import RecipeError, load_recipe
     from workflows.scheduler import Scheduler
 
     output = load_recipe(recipe)[0].output
@@ -77,6 +77,10 @@ def schedule(  # noqa: PLR0913
     cron = cron or next((terms.cron for terms in known), None)
     times = Times(parse(_given(cron)), timezone or next((terms.timezone for terms in known), "UTC"))
     rules.check(times, datetime.now(UTC))
+    if once and rules.jitter:
+        raise RecipeError(
+            f"--jitter: with --once, {jitter} would put each night ahead of it; what starts it draws that"
+        )
     if form is not None:
         from workflows.timers import HONOURED, Timer, print_timer
 
@@ -86,7 +90,7 @@ def schedule(  # noqa: PLR0913
     if show:
         from workflows.schedule_view import print_view, view
 
-        print_view(view(state, times, rules), times, json)
+        print_view(view(state, times, rules, datetime.now(UTC)), times, json)
         return
     scheduler = Scheduler(
         state,
@@ -94,7 +98,7 @@ def schedule(  # noqa: PLR0913
         rules,
         begin=lambda claim: _begin(recipe, address, seed, claim),
         tell=(tell := teller(times, json)),
-        clear=(lambda claim: _stop_job(address, seed, claim, tell)) if address else lambda _: None,
+        clear=(lambda claim: _stop_job(address, seed, claim, tell)) if address else lambda _: True,
         alerts=Alerts.of(alert_command, alert_webhook),
         about={"recipe": str(recipe.resolve()), "output": state.store.url, "cron": times.cron.text},
         timeout=most,
@@ -121,17 +125,19 @@ def _job(name: str, claim: Claim) -> str:
     return f"{name}-{claim.night:%Y%m%dT%H%M%SZ}-{claim.nonce[:8]}"
 
 
-def _stop_job(address: str, name: str, claim: Claim, tell: Callable[..., None]) -> None:
-    """End the attempt's job where it goes on without the process that submitted it."""
+def _stop_job(address: str, name: str, claim: Claim, tell: Callable[..., None]) -> bool:
+    """End the attempt's job where it goes on without the process that submitted it; False where it may still do so."""
     from cluster.jobs import JobLost, Jobs
     from cluster.session import SessionError
 
     try:
         Jobs(address).stop(_job(name, claim))
     except JobLost:  # it never came there
-        return
+        return True
     except SessionError as error:
         tell("job not stopped", job=_job(name, claim), error=str(error))
+        return False
+    return True
 
 
 def _duration(name: str, text: str) -> timedelta:

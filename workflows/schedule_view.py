@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import itertools
+from datetime import datetime
 from typing import Any
 
 import orjson
@@ -10,22 +11,18 @@ import typer
 
 from cluster.schedule_state import Run, ScheduleState
 from workflows.cron import Times
-from workflows.nights import Rules
+from workflows.nights import Rules, starts
 
 NIGHTS, TIMES = 10, 5
 
 
-def view(state: ScheduleState, times: Times, rules: Rules) -> dict[str, Any]:
+def view(state: ScheduleState, times: Times, rules: Rules, now: datetime) -> dict[str, Any]:
     """The next times, with their jitter, and the last entries of the schedule's log, the newest first."""
-    following, night = [], datetime.now(UTC)
-    for _ in range(TIMES):
-        night = times.after(night)
-        following.append(rules.start(night))
     return {
         "schedule": state.name,
         "cron": times.cron.text,
         "timezone": times.zone.key,
-        "next": following,
+        "next": list(itertools.islice(starts(times, rules, now), TIMES)),
         "nights": [_night(state, run) for run in state.newest(NIGHTS)],
     }
 

@@ -3,57 +3,34 @@
 from __future__ import annotations
 
 import signal
-import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from typing import Any, Protocol
+from datetime import datetime, timedelta
+from typing import Any
 
-from cluster.schedule_state import Beat, Claim, End, Outcome, Run, ScheduleState
+from cluster.schedule_state import Claim, End, Outcome, Run, ScheduleState
 from cluster.storage import StorageError
 from workflows.alert import Alerts
 from workflows.attempt import Result, Running, read_result
+from workflows.clock import Clock, SystemClock
 from workflows.cron import Times
+from workflows.heartbeat import BEATS, STEP_SECONDS, Heartbeat
 from workflows.nights import Busy, Miss, Rules, Start, Wait, decide
 
-STEP_SECONDS = 0.5  # between looks at the process
 LONGEST_SLEEP = 60.0  # the clock may be set while we sleep
 STORE_PAUSE = 15.0  # until the next try where the store does not answer
-BEATS = 4  # heartbeats in a lease
+STUCK_SECONDS = 600.0  # of not knowing whether a job goes on, until somebody is told
 OUTCOMES: dict[int, Outcome] = {2: "bad recipe", 3: "refused"}
-
-
-class Clock(Protocol):
-    def now(self) -> datetime: ...
-    def monotonic(self) -> float: ...
-    def sleep(self, seconds: float) -> None: ...
-
-
-class SystemClock:
-    """The machine's clock. A signal that asks to end ends a sleep, too."""
-
-    def __init__(self) -> None:
-        self.woken = threading.Event()
-
-    def now(self) -> datetime:
-        return datetime.now(UTC)
-
-    def monotonic(self) -> float:
-        return time.monotonic()
-
-    def sleep(self, seconds: float) -> None:
-        self.woken.wait(seconds)
 
 
 @dataclass
 class Scheduler:
     """Runs nights until it is stopped, or once.
 
-    `begin` starts an attempt; `clear` ends what is left of one that went wrong; `tell` is called with an event and its
-    fields. The times of nights are compared with this
-    machine's clock, so schedulers whose clocks differ start a night that much earlier or later, and still once.
+    `begin` starts an attempt; `clear` ends what is left of one that went wrong, or returns False where it cannot tell;
+    `tell` is called with an event and its fields. The times of nights are compared with this machine's clock, so
+    schedulers whose clocks differ start a night that much earlier or later, and still once.
     """
 
     state: ScheduleState
@@ -61,7 +38,7 @@ class Scheduler:
     rules: Rules
     begin: Callable[[Claim], Running]
     tell: Callable[..., None]
-    clear: Callable[[Claim], None] = lambda _: None
+    clear: Callable[[Claim], bool] = lambda _: True
     alerts: Alerts = field(default_factory=Alerts)
     about: dict[str, Any] = field(default_factory=dict)  # the same in every alert
     timeout: timedelta | None = None
@@ -71,6 +48,7 @@ class Scheduler:
     clock: Clock = field(default_factory=SystemClock)
     stopping: int = 0  # the signal that asks to end
     _sent: list[Future[None]] = field(default_factory=list)  # alerts
+    _stuck: Claim | None = None  # that somebody was told of
 
     def stop(self, number: int, _frame: object = None) -> None:
         """Handle a signal: pass it on to the night that runs, and end."""
@@ -147,8 +125,7 @@ class Scheduler:
                 if self.once:
                     return False
                 heard, since = beat, self.clock.monotonic()
-            elif self.clock.monotonic() - since >= claim.lease:
-                self.clear(claim)
+            elif self.clock.monotonic() - since >= claim.lease and self._cleared(claim, since):
                 if self.state.end(claim, End(outcome="lost", ended=heard.at if heard else claim.started)):
                     self.tell("lost", night=claim.night, attempt=claim.attempt, host=claim.host)
                     if not self.rules.again("lost", claim.failures + 1):
@@ -183,15 +160,20 @@ class Scheduler:
         self._tell_missed(claim, f"the night of {claim.night:%Y-%m-%dT%H:%M:%SZ} makes up for them")
         coalesced = {"coalesced": claim.coalesced.nights} if claim.coalesced else {}
         self.tell("started", night=claim.night, attempt=claim.attempt, **coalesced)
-        found = self._run_and_beat(claim)
+        heartbeat = Heartbeat(self.state, claim, self.clock, self.tell)
+        found = self._run_and_beat(claim, heartbeat)
         if found is None:
             self.tell("taken over", night=claim.night, attempt=claim.attempt)
+            self._clear(claim)  # of what was submitted since, nobody else knows
             return 1
         result, outcome = found
-        if result.code:
-            self.clear(claim)
+        if result.code and not heartbeat.during(lambda: self._clear(claim)):
+            self.tell("left open", night=claim.night, attempt=claim.attempt)  # who takes it over tries again
+            return 1
         end = self._end_of(claim, result, outcome)
-        self._write_down(claim, end)
+        if not self._write_down(claim, end):
+            self.tell("taken over", night=claim.night, attempt=claim.attempt)
+            return 1
         shown = end.model_dump(exclude={"nonce", "said", "ended", "seconds"}, exclude_none=True)
         self.tell("ended", night=claim.night, attempt=claim.attempt, seconds=end.seconds, **shown)
         good = end.outcome in ("published", "nothing new")
@@ -199,32 +181,48 @@ class Scheduler:
             self._alert(end.outcome, claim, **end.model_dump(mode="json", exclude={"nonce", "outcome"}))
         return result.code if result.code >= 0 else 1
 
-    def _run_and_beat(self, claim: Claim) -> tuple[Result, Outcome | None] | None:
+    def _run_and_beat(self, claim: Claim, heartbeat: Heartbeat) -> tuple[Result, Outcome | None] | None:
         """The result, and what came of it where the exit code does not say; None where the attempt was taken over."""
-        beats, began = 0, self.clock.monotonic()
         running: Running | None = None
+
+        def end(number: int) -> Result:
+            nonlocal running
+            assert running is not None
+            ending, running = running, None
+            return heartbeat.during(lambda: ending.stop(number))
+
         try:
-            while True:
-                if self.clock.monotonic() - began >= beats * self.lease / BEATS:
-                    try:
-                        if not self.state.beat(claim, Beat(count=beats, at=self.clock.now())):
-                            return None
-                    except StorageError as error:
-                        self.tell("store", error=str(error), pause=self.lease / BEATS)
-                    beats = int((self.clock.monotonic() - began) / (self.lease / BEATS)) + 1
+            while heartbeat.keep():
                 running = running or self.begin(claim)
                 if (result := running.wait(STEP_SECONDS)) is not None:
                     running = None
                     return result, None
                 if self.stopping:
-                    ending, running = running, None
-                    return ending.stop(self.stopping), "interrupted"
-                if self.timeout and self.clock.monotonic() - began >= self.timeout.total_seconds():
-                    ending, running = running, None
-                    return ending.stop(signal.SIGTERM), "timeout"
+                    return end(self.stopping), "interrupted"
+                if self.timeout and heartbeat.seconds >= self.timeout.total_seconds():
+                    return end(signal.SIGTERM), "timeout"
+            return None
         finally:
             if running is not None:
-                running.stop(signal.SIGTERM)
+                end(signal.SIGTERM)
+
+    def _clear(self, claim: Claim) -> bool:
+        """Keep at it until nothing is left of the attempt; False where the scheduler is to end before."""
+        since = self.clock.monotonic()
+        while not self._cleared(claim, since):
+            if self.stopping:
+                return False
+            self.clock.sleep(STORE_PAUSE)
+        return True
+
+    def _cleared(self, claim: Claim, since: float) -> bool:
+        """Whether nothing is left of the attempt, which has gone wrong at `since`."""
+        if self.clear(claim):
+            return True
+        if self._stuck != claim and self.clock.monotonic() - since >= STUCK_SECONDS:
+            self._stuck = claim
+            self._alert("stuck", claim)
+        return False
 
     def _end_of(self, claim: Claim, result: Result, outcome: Outcome | None) -> End:
         told = read_result(result.output)
@@ -240,12 +238,12 @@ class Scheduler:
             **{name: told.get(name) for name in ("build_id", "log_number", "documents")},
         )
 
-    def _write_down(self, claim: Claim, end: End) -> None:
-        """Keep at it where the store does not answer; where the scheduler is about to end, try once."""
+    def _write_down(self, claim: Claim, end: End) -> bool:
+        """Whether that is how it ended, and not what somebody else said who took it over. Keeps at it where the store
+        does not answer; where the scheduler is about to end, it tries once."""
         while True:
             try:
-                self.state.end(claim, end)
-                return
+                return self.state.end(claim, end)
             except StorageError as error:
                 if self.stopping or self.once:
                     raise

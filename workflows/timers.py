@@ -15,7 +15,7 @@ from typing import Literal
 
 import jinja2
 
-from workflows.cron import Times, on_calendar
+from workflows.cron import Times, five_fields, on_calendar
 from workflows.nights import Rules
 from workflows.recipe import RecipeError
 
@@ -71,7 +71,7 @@ def print_timer(form: Form, timer: Timer) -> str:
         file=timer.recipe.name,
         text=timer.recipe.read_text("utf-8").rstrip("\n"),
         folder=folder,
-        cron=cron.text,
+        cron=cron.text if form == "systemd" else five_fields(cron),
         timezone=timer.times.zone.key,
         calendar=on_calendar(cron, timer.times.zone.key),
         command=command,
@@ -79,7 +79,7 @@ def print_timer(form: Form, timer: Timer) -> str:
         mount=IN_POD.rpartition("/")[0],
         version=importlib.metadata.version("corpusmill"),
         airflow=f"{{% raw %}}{shlex.join(command)}{{% endraw %}}",
-        gap=seconds(timer.times.gap(datetime.now(UTC))),
+        limited=max(1, seconds((timer.times.gap(datetime.now(UTC)) - timer.rules.jitter) * 0.9)),
         locked=f"{shlex.join(['cd', folder])} && {shlex.join(['flock', '-n', f'{recipe}.lock', *command])}",
         jitter=seconds(timer.rules.jitter),
         grace=seconds(timer.rules.grace),

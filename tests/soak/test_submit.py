@@ -133,7 +133,10 @@ def test_a_job_that_is_stopped_says_so_and_goes_on_when_submitted_again(
     detached = command(cluster, "submit", str(path), "--detach", "--json", "--id", "stopped")
     assert json.loads(detached.stdout)["job"] == "stopped"
     driver(f"_elsewhere{path}")
-    time.sleep(15)  # into the build, on a machine that is not slow
+    deadline = time.monotonic() + 120
+    while not any((tmp_path / "out").glob("stages/read-*/_done/*")):
+        assert time.monotonic() < deadline, "the build did not begin"
+        time.sleep(0.1)
     assert "was stopped" in command(cluster, "job", "stop", "stopped").stdout
     told = json.loads(command(cluster, "job", "status", "stopped", "--json").stdout)
     assert (told["status"], told["exit_code"]) == ("STOPPED", 130)

@@ -36,7 +36,7 @@ from workflows.local import _control, _ends_on_sigterm, _serve
 
 COMMAND = Path(sys.executable).with_name("corpusmill")
 PATIENCE = 240.0
-FEW_AT_A_TIME = {"unit_bytes": 60_000}  # so that there are units left when the node is lost
+FEW_AT_A_TIME = {"unit_bytes": 120_000}  # so that there are units left when the node is lost
 
 
 @pytest.fixture(scope="module")
