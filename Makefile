@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo demo-s3 test lint bench soak peers test-readers test-encoders test-gpu lock clean
+.PHONY: install demo demo-s3 test kernels lint bench soak peers test-readers test-encoders test-gpu lock clean
 
 install: $(VENV)/.installed
 
@@ -27,9 +27,13 @@ demo: install
 demo-s3: install
 	$(BIN)/corpusmill demo --s3
 
-# Three processes, each with a Ray and an S3 server of its own: half of the tests wait for one of those.
-test: lint
-	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
+# Two processes, each with a Ray and an S3 server of its own: half of the tests wait for one of those.
+test: install
+	$(MAKE) --no-print-directory -j 2 lint kernels
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+kernels: install
+	$(BIN)/python -m tests.kernels
 
 lint: install
 	$(BIN)/ruff format --check .
