@@ -12,11 +12,7 @@ import pytest
 
 from tests.soak.building import Ground, ground, run_series
 
-SEEDS = [
-    ("local", 0, ["worker", "clock"]),
-    ("s3", 3, ["worker", "driver"]),
-    ("s3", 5, ["server"]),
-]
+SEEDS = [("local", 0, ["worker", "clock"])]
 
 
 @pytest.fixture(scope="module")

@@ -1,16 +1,14 @@
-"""A worker killed in every pass of deduplication, and in some of ordering: the same verdicts. `make soak` does so in
-every pass of all operators."""
+"""A worker killed in every pass of MinHash deduplication: the same verdicts. `make soak` does so in every pass of all
+operators."""
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
 from operators.dedup.minhash import MinHashDedup
-from operators.ordering.order import Order
 from tests.operators.dedup.rows import Repartitioned, documents, sample_texts
 from tests.soak.kills import check_kills, run_stage
 
@@ -28,15 +26,6 @@ def units(count: int = 60) -> list[pa.Table]:
 def test_a_worker_killed_in_every_phase_of_minhash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     killed = check_kills(tmp_path, units(), [MinHashDedup()], monkeypatch)
     assert killed >= 8
-
-
-@pytest.mark.usefixtures("ray_session")
-def test_a_worker_killed_in_every_fourth_pass_of_ordering(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def spared(label: str) -> bool:
-        return hashlib.sha256(label.encode()).digest()[0] % 4 > 0
-
-    killed = check_kills(tmp_path, units(), [Order()], monkeypatch, spared)
-    assert killed >= 6
 
 
 @pytest.mark.usefixtures("ray_session")

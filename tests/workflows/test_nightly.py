@@ -288,7 +288,7 @@ def test_a_build_may_be_compared_with_any_committed_builds(corpus: Corpus, texts
         prepare(path)
 
 
-@pytest.mark.parametrize(("count", "verify_by"), [(5, "off"), (3, "estimated")])
+@pytest.mark.parametrize(("count", "verify_by"), [(3, "off"), (3, "estimated")])
 def test_nights_keep_one_of_each_cluster_and_what_is_rolled_back_comes_again(
     count: int, verify_by: str, corpus: Corpus, texts: Sequence[str]
 ) -> None:
