@@ -38,16 +38,17 @@ class Watched:
         self.watcher.start()
 
     def nights(self) -> list[int]:
-        """Processes that build it."""
-        found = []
+        """Processes that build it. A child of one looks like it until it has become what it was forked for."""
+        found = {}
         for path in Path("/proc").glob("[0-9]*/cmdline"):
             try:
                 words = path.read_bytes().split(b"\0")
+                parent = int((path.parent / "stat").read_text().rpartition(")")[2].split()[1])
             except OSError:  # it has ended
                 continue
             if b"workflows.attempt" in words and os.fsencode(self.corpus.recipe) in words:
-                found.append(int(path.parent.name))
-        return found
+                found[int(path.parent.name)] = parent
+        return [process for process, parent in found.items() if parent not in found]
 
     def _watch(self) -> None:
         while not self.stopped.wait(0.05):
