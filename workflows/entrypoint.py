@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def unfit(python: str, ray: str) -> list[str]:
     """Why this Python cannot do what one of those versions submitted."""
-    here = ".".join(platform.python_version_tuple()[:2])
+    here = minor_version()
     if here != python:
         return [
             f"the head's Python is {here} ({sys.executable}), the job comes from Python {python}: make them the same"
@@ -49,6 +49,11 @@ def unfit(python: str, ray: str) -> list[str]:
         told = f"has Ray {found}" if found else "has no Ray"
         return [f"the head's Python ({sys.executable}) {told}, the job comes from Ray {ray}: make them the same"]
     return [f"on the head, in {sys.executable}: {problem}" for problem in _unmet()]
+
+
+def minor_version() -> str:
+    """Of this Python: what both sides of a job must have in common."""
+    return ".".join(platform.python_version_tuple()[:2])
 
 
 def _unmet() -> Iterator[str]:

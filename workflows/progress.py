@@ -19,6 +19,20 @@ PLAIN_SECONDS = 10.0
 EARLIER_SECONDS = 0.5  # units that come sooner are taken for those of an earlier run
 
 
+class Pace:
+    """How fast a pass goes: what units of this run did, not those of an earlier one, which come at once."""
+
+    def __init__(self) -> None:
+        self.began = time.monotonic()
+        self.units = self.rows = 0
+
+    def unit(self, record: Record) -> None:
+        """One unit of the pass is done."""
+        if time.monotonic() - self.began > EARLIER_SECONDS:
+            self.units += 1
+            self.rows += record.get("rows_in", 0)
+
+
 class ConsoleProgress(Progress):
     """Counts rows as units finish; `bars` is live on a terminal, else a line appears after two seconds and then
     every ten."""
@@ -38,9 +52,8 @@ class ConsoleProgress(Progress):
     def _begin(self, label: str, units: int) -> None:
         self._label, self._units = label, units
         self._done = self._rows = self._kept = self._dropped = self._quarantined = 0
-        self._new_units = self._new_rows = 0  # of this run
-        self._began = time.monotonic()
-        self._tell_at = self._began + FIRST_SECONDS
+        self._pace = Pace()
+        self._tell_at = self._pace.began + FIRST_SECONDS
 
     def unit(self, record: Record) -> None:
         now = time.monotonic()
@@ -49,16 +62,14 @@ class ConsoleProgress(Progress):
         self._kept += record.get("kept", 0)
         self._dropped += sum(record.get("dropped", {}).values())
         self._quarantined += record.get("quarantined", 0)
-        if now - self._began > EARLIER_SECONDS:
-            self._new_units += 1
-            self._new_rows += record.get("rows_in", 0)
+        self._pace.unit(record)
         if self._bars is not None:
             self._bars.update(self._bars.task_ids[0], completed=self._done, rows=self._counts(now))
         elif now >= self._tell_at:
             self._tell_at = now + PLAIN_SECONDS
             told = [f"{self._label}: {self._done}/{self._units} units", self._counts(now)]
-            if self._new_units >= 2:
-                left = (now - self._began) / self._new_units * (self._units - self._done)
+            if self._pace.units >= 2:
+                left = (now - self._pace.began) / self._pace.units * (self._units - self._done)
                 told.append(f"eta {left:.0f}s")
             self._console.print(f"  {escape('  '.join(filter(None, told)))}")
 
@@ -68,8 +79,8 @@ class ConsoleProgress(Progress):
         told = [f"{self._rows:,} in", f"{self._kept:,} kept", f"{self._dropped:,} dropped"]
         if self._quarantined:
             told.append(f"{self._quarantined:,} quarantined")
-        if self._new_rows:
-            told.append(f"{self._new_rows / (now - self._began):,.0f} rows/s")
+        if self._pace.rows:
+            told.append(f"{self._pace.rows / (now - self._pace.began):,.0f} rows/s")
         return "  ".join(told)
 
     def waits(self, told: str) -> None:

@@ -6,7 +6,6 @@ import datetime
 import hashlib
 import importlib.metadata
 import os
-import platform
 import re
 import secrets
 import shlex
@@ -20,6 +19,7 @@ from cluster.jobs import Job, JobLost, Jobs
 from cluster.packages import DISTRIBUTION, Package, code
 from cluster.session import ENVIRONMENT
 from workflows.build import build_id, prepare
+from workflows.entrypoint import minor_version
 from workflows.job_log import JobLog
 from workflows.nightly import prepare_night
 from workflows.packing import Packing
@@ -102,8 +102,7 @@ def submission(
 
 def entrypoint(op: str, recipe: str) -> str:
     """The shell command of a job. The folder of the job, which is the user's, hides no module of ours."""
-    python = ".".join(platform.python_version_tuple()[:2])
-    checks = ["--python", python, "--ray", importlib.metadata.version("ray")]
+    checks = ["--python", minor_version(), "--ray", importlib.metadata.version("ray")]
     command = ["env", "PYTHONSAFEPATH=1", "python", "-m", "workflows.entrypoint", *checks, "--", op, recipe]
     return f"exec {shlex.join(command)}"
 

@@ -23,7 +23,7 @@ from cluster.storage import StorageError, Store
 from cluster.units import Record
 from workflows.console import err
 from workflows.gates import GateRefused
-from workflows.progress import EARLIER_SECONDS
+from workflows.progress import Pace
 from workflows.stage import Manifest, Progress, Stage, fingerprint
 from workflows.tally import PassTally, StageTally
 
@@ -54,16 +54,14 @@ class Watched(Progress):
         self._stages: dict[str, StageTally] = {}
         self._stage = self._pass = ""
         self._started = self._progressed = time.time()
-        self._pass_started = time.monotonic()
-        self._rows = self._new_units = self._new_rows = 0  # of the pass; new: of this run, not of an earlier one
+        self._pace = Pace()
         self.changes = 0
 
     def started(self, stage: str, what: str, units: int) -> None:
         with self._lock:
             self._stage, self._pass = stage, what or ROWS
             self._tally(stage).begin(self._pass, units)
-            self._pass_started = time.monotonic()
-            self._new_units = self._new_rows = 0
+            self._pace = Pace()
             self.began = True
             self._progress()
         self._inner.started(stage, what, units)
@@ -71,9 +69,7 @@ class Watched(Progress):
     def unit(self, record: Record) -> None:
         with self._lock:
             self._stages[self._stage].unit(self._pass, record)
-            if time.monotonic() - self._pass_started > EARLIER_SECONDS:
-                self._new_units += 1
-                self._new_rows += record.get("rows_in", 0)
+            self._pace.unit(record)
             self._progress()
         self._inner.unit(record)
 
@@ -97,7 +93,7 @@ class Watched(Progress):
     def record(self) -> dict[str, Any]:
         """The part of the live record that changes."""
         with self._lock:
-            seconds = time.monotonic() - self._pass_started
+            seconds = time.monotonic() - self._pace.began
             now = self._stages[self._stage].passes[self._pass] if self.began else PassTally(0)
             return {
                 "build_id": self._build,
@@ -110,8 +106,8 @@ class Watched(Progress):
                 "pass": self._pass,
                 "units": now.units,
                 "units_done": now.done,
-                "units_per_second": round(self._new_units / seconds, 3),
-                "rows_per_second": round(self._new_rows / seconds, 1),
+                "units_per_second": round(self._pace.units / seconds, 3),
+                "rows_per_second": round(self._pace.rows / seconds, 1),
                 "stages": [tally.told(name) for name, tally in self._stages.items()],
             }
 
