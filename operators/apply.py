@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from operators.document import DROP, Operator, Splitter, with_columns, without_statistics
+from operators.document import DROP, Operator, Splitter, with_columns, without_hidden
 from operators.histogram import histogram
 
 SPLIT = "split"
@@ -73,11 +73,11 @@ def apply(steps: Iterable[Step], docs: pa.Table) -> Applied:
         chars = count.chars_out = characters(docs)
         count.chars_dropped = characters(dropped)
         if dropped.num_rows:
-            dead.append(without_statistics(dropped))
+            dead.append(without_hidden(dropped))
             tally = pc.value_counts(dropped["drop_reason"])
             count.dropped = {entry["values"].as_py(): entry["counts"].as_py() for entry in tally}
         counts.append(count)
-    docs = without_statistics(docs)
+    docs = without_hidden(docs)
     empty = with_columns(docs.slice(0, 0), {f.name: pa.nulls(0, f.type) for f in DROP})
     return Applied(docs, pa.concat_tables(dead, promote_options="permissive") if dead else empty, counts)
 

@@ -53,6 +53,7 @@ DROP = pa.schema(
     ]
 )
 STATISTICS_COLUMN = "statistics/"  # begins names of hidden columns: counts of the text (text/statistics.py)
+SCRATCH_COLUMN = "scratch/"  # and of those that only operators of the same stage need
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(Field, dataclasses.field))
@@ -242,6 +243,12 @@ def with_columns(docs: pa.Table, columns: dict[str, Any]) -> pa.Table:
 def without_statistics(docs: pa.Table) -> pa.Table:
     """The table without hidden columns of counts."""
     return docs.drop_columns([name for name in docs.column_names if name.startswith(STATISTICS_COLUMN)])
+
+
+def without_hidden(docs: pa.Table) -> pa.Table:
+    """The table as it leaves a stage."""
+    hidden = (STATISTICS_COLUMN, SCRATCH_COLUMN)
+    return docs.drop_columns([name for name in docs.column_names if name.startswith(hidden)])
 
 
 def utf8(column: pa.ChunkedArray | pa.Array) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import orjson
 import pydantic
@@ -23,9 +23,15 @@ MODULES = {"Transformer", "Pooling", "Normalize"}  # of sentence-transformers, t
 
 
 class PinnedFolder(Pinned):
-    """As Pinned, for a folder: `sha256` is that of the names and hashes of its files."""
+    """As Pinned, for a folder: `sha256` is that of the names and hashes of its files that match `patterns`."""
 
     __slots__ = ()
+    patterns: ClassVar[tuple[str, ...]] = PATTERNS
+
+    @classmethod
+    def pin(cls, folder: Path) -> PinnedFolder:
+        """The folder as it is now."""
+        return cls(str(folder.resolve()), _hash(folder, cls.patterns))
 
     def read(self) -> bytes:
         raise TypeError("a folder has no bytes: `check` it and read its files")
@@ -36,7 +42,7 @@ class PinnedFolder(Pinned):
 
     def check(self) -> Path:
         """The folder. Raises ValueError where the files have changed since they were pinned."""
-        if (found := _hash(self.folder)) != self.sha256:
+        if (found := _hash(self.folder, self.patterns)) != self.sha256:
             raise ValueError(f"{self.path}: sha256 is {found}, the recipe was validated with {self.sha256}")
         return self.folder
 
@@ -73,9 +79,9 @@ def check_sentence_transformers(folder: Path, pooling: str) -> None:
         raise ValueError(f"path: {file} wants {' and '.join(others)}, which is not done here")
 
 
-def _hash(folder: Path) -> str:
+def _hash(folder: Path, patterns: tuple[str, ...]) -> str:
     total = hashlib.sha256()
-    for path in sorted({path for pattern in PATTERNS for path in folder.glob(pattern)}):
+    for path in sorted({path for pattern in patterns for path in folder.glob(pattern)}):
         with path.open("rb") as file:
             total.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
     return total.hexdigest()
@@ -94,7 +100,7 @@ def _pin(value: object) -> object:
         raise ValueError(f"{value}: has no weights as {WEIGHTS}; pickled ones are not read")
     if "auto_map" in configuration(folder):
         raise ValueError(f"{value}: config.json names code of its own (auto_map), which is not run")
-    return PinnedFolder(str(folder.resolve()), _hash(folder))
+    return PinnedFolder.pin(folder)
 
 
 ModelFolder = Annotated[PinnedFolder, pydantic.BeforeValidator(_pin, json_schema_input_type=str)]

@@ -12,8 +12,19 @@ import pyarrow as pa
 from operators.read.files import check_file, read_file
 from operators.read.jsonl import check_jsonl, jsonl_offsets, read_jsonl
 from operators.read.parquet import cut_parquet, read_parquet
+from operators.read.recording import URL, read_recording
 from operators.read.rows import Rows
-from operators.read.span import BATCH_BYTES, BATCH_ROWS, Batch, Fields, Open, ReadError, Span, Unreadable
+from operators.read.span import (
+    BATCH_BYTES,
+    BATCH_ROWS,
+    Batch,
+    Fields,
+    Open,
+    ReadError,
+    Span,
+    Unreadable,
+    is_audio,
+)
 from operators.read.streams import Raw
 from operators.read.warc import check_warc, read_warc, warc_offsets
 
@@ -27,6 +38,8 @@ def cut(span: Span, open_: Open, target: int, fields: Fields) -> list[Span]:
     quarantine as the file uncut. Raises ReadError for a file that is not what it claims to be, or a Parquet file that
     lacks a column of `fields`.
     """
+    if is_audio(span.format):
+        return [replace(span, end=-1)]
     with _opened(span, open_) as file:
         if span.format == "parquet":
             starts, sizes = cut_parquet(span, file, target, fields)
@@ -53,6 +66,9 @@ def read(span: Span, open_: Open, fields: Fields) -> Iterator[Batch]:
     A file that cannot be read at all is one row of quarantine, `unreadable_file`. Raises ReadError for a Parquet file
     that lacks a column of `fields`. Errors of the network propagate: trying again may help.
     """
+    if is_audio(span.format):
+        yield from read_recording(span)
+        return
     try:
         with _opened(span, open_) as file:
             if span.format == "parquet":
@@ -71,11 +87,12 @@ def read(span: Span, open_: Open, fields: Fields) -> Iterator[Batch]:
 
 def joined(batches: Iterator[Batch]) -> Iterator[Batch]:
     """The same rows in fewer batches: neighbours of one schema together up to the bounds of a batch. A folder of
-    small files is read a file at a time, and operators cost a fixed time a call."""
+    small files is read a file at a time, and operators cost a fixed time a call. Recordings stay alone: what is made
+    of one is large, and the time of a call is nothing beside it."""
     held: list[Batch] = []
     rows = size = 0
     for batch in batches:
-        same = not held or batch.docs.schema == held[0].docs.schema
+        same = not held or (batch.docs.schema == held[0].docs.schema and URL not in batch.docs.column_names)
         if held and not (same and rows + batch.docs.num_rows <= BATCH_ROWS and size + batch.docs.nbytes <= BATCH_BYTES):
             yield _together(held)
             held, rows, size = [], 0, 0

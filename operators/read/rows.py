@@ -7,12 +7,12 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from operators.document import DROP, SCHEMA, STATISTICS_COLUMN
+from operators.document import DROP, SCHEMA, SCRATCH_COLUMN, STATISTICS_COLUMN
 from operators.phases import CUTS, VERDICT
 from operators.read.span import BATCH_BYTES, BATCH_ROWS, MOST_COLUMNS, QUARANTINE, Batch, ReadError, Span, fallback_id
 
 ADDED = ("title", "decode_errors", "normalized_chars", "language", "language_score", "input_ids", "tokens")
-PREFIXES = (STATISTICS_COLUMN, f"{CUTS}/")
+PREFIXES = (STATISTICS_COLUMN, SCRATCH_COLUMN, f"{CUTS}/")
 INTERNAL = frozenset([*SCHEMA.names, *DROP.names, *VERDICT.names, *ADDED, "key", "chars", "row"])
 
 

@@ -32,6 +32,11 @@ MOST_COLUMNS = 4096  # of a table, or keys of the lines of a file
 BATCH_BYTES = 32 << 20
 BATCH_ROWS = 2000
 
+AUDIO = (  # recordings, videos with a sound track among them
+    "aac", "ac3", "aif", "aifc", "aiff", "amr", "ape", "asf", "au", "caf", "eac3", "flac", "g722", "m4a", "m4b", "m4r",
+    "mka", "mp2", "mp3", "oga", "ogg", "opus", "snd", "spx", "tta", "w64", "wav", "wma", "wv",
+    "3g2", "3gp", "avi", "flv", "m2ts", "m4v", "mkv", "mov", "mp4", "mpeg", "mpg", "mts", "ogv", "ts", "webm", "wmv",
+)  # fmt: skip
 _FORMATS = {
     "warc": "warc",
     "wet": "wet",
@@ -43,6 +48,7 @@ _FORMATS = {
     "txt": "text",
     "md": "text",
     "parquet": "parquet",
+    **dict.fromkeys(AUDIO, "audio"),
 }
 _CODECS = {
     "warc": ("gz",),
@@ -107,6 +113,11 @@ def format_of(rel: str) -> str | None:
         kind = _FORMATS.get(stem.rpartition(".")[2]) if "." in stem else None
         return kind if kind and codec in _CODECS[kind] else None
     return _FORMATS.get(codec) if stem else None
+
+
+def is_audio(format_: str | None) -> bool:
+    """Whether files of a format are recordings, which only operators that listen can take."""
+    return format_ == "audio"
 
 
 def codec_of(rel: str) -> str | None:
