@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import mmap
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -69,6 +71,10 @@ def verify_shard(folder: Path, record: ShardRecord) -> None:
             has_tokens = "tokens" in text.schema_arrow.names  # without a tokenizer there are none
             tokens = int(np.sum(text.read(["tokens"])["tokens"].to_numpy())) if has_tokens else 0
             counts = [text.metadata.num_rows, tokens]
+        expected = [record.documents, record.tokens]
+    elif record.format in ("webdataset", "lhotse"):
+        told = [about for _, about in read_utterances(folder, record)]
+        counts = [len(told), sum(about.get("tokens", 0) for about in told)]
         expected = [record.documents, record.tokens]
     else:
         ids, offsets = read_sequences(folder, record)
@@ -181,3 +187,79 @@ def _read_olmo_index(path: Path, record: ShardRecord) -> NDArray[np.int64]:
     if (starts[1:] < ends[:-1]).any() or int((ends - starts).sum()) != record.tokens:
         raise ShardError(f"{path.name}: its .csv.gz has documents of other than {record.tokens} tokens")
     return np.union1d(spans, [0, record.tokens + record.padding])  # padding, wherever it is, belongs to no document
+
+
+def read_utterances(folder: Path, record: ShardRecord) -> Iterator[tuple[bytes, dict[str, Any]]]:
+    """(audio, what is told of it) of all documents of a shard of audio: the whole JSON of webdataset, and what Lhotse's
+    supervision has in `custom`. Or ShardError, where they are not what a reader of the format expects."""
+    path = folder / record.path
+    members = _read_tar(path)
+    cuts = _read_cuts(folder / record.sidecars[0].path) if record.format == "lhotse" else None
+    for name, audio in members:
+        key, _, suffix = name.rpartition(".")
+        other, data = next(members, ("", b""))
+        if not key or "." in key or "/" in key or other != f"{key}.json":
+            raise ShardError(f"{path.name}: {name} and {other or 'nothing'} are no pair of a key")
+        rate, samples = sound_of(audio)
+        if suffix != ("mp3" if samples is None else "flac"):
+            raise ShardError(f"{path.name}: {name} is of another kind")
+        about = orjson.loads(data)
+        if cuts is not None:
+            cut = next(cuts, {})
+            sound = (about["sampling_rate"], about["num_samples"])
+            if not key == about["id"] == cut.get("id") or cut["recording"] != about:
+                raise ShardError(f"{path.name}: {name} is not the recording of its cut")
+            if rate != sound[0] or samples not in (None, sound[1]):
+                raise ShardError(f"{path.name}: {name} has {samples} samples at {rate} a second, recorded {sound}")
+            about = cut["supervisions"][0]["custom"]
+        yield audio, about
+    if cuts is not None and next(cuts, None) is not None:
+        raise ShardError(f"{path.name}: fewer recordings than cuts")
+
+
+def sound_of(audio: bytes | pa.Buffer) -> tuple[int, int | None]:
+    """(samples a second, samples) as a FLAC says them at its beginning, or an MP3, which says no number of samples."""
+    head = bytes(memoryview(audio)[:26])
+    if head[:4] == b"fLaC" and len(head) == 26:
+        told = int.from_bytes(head[18:26], "big")  # 20 bits of rate, 3 and 5 of channels and width, 36 of samples
+        if samples := told & (1 << 36) - 1:
+            return told >> 44, samples
+        raise ShardError("a FLAC that does not say how long it is")
+    at = 0
+    if head[:3] == b"ID3":
+        at = 10 + sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
+    frame = int.from_bytes(memoryview(audio)[at : at + 4], "big")
+    version, layer, rate = frame >> 19 & 3, frame >> 17 & 3, frame >> 10 & 3
+    if frame >> 21 != 0x7FF or version == 1 or layer != 1 or rate == 3:
+        raise ShardError(f"audio that is neither FLAC nor MP3: {head[:4]!r}")
+    return (44_100, 48_000, 32_000)[rate] >> {3: 0, 2: 1, 0: 2}[version], None  # MPEG 1, 2 and 2.5
+
+
+def _read_tar(path: Path) -> Iterator[tuple[str, bytes]]:
+    """(name, bytes) of the plain files of a ustar archive, of which it must consist."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        at = 0
+        while (head := data[at : at + 512]) != bytes(512):
+            total = sum(head) - sum(head[148:156]) + 8 * ord(" ")
+            if (
+                len(head) < 512
+                or head[257:263] != b"ustar\0"
+                or head[156:157] != b"0"
+                or total != _octal(head[148:156])
+            ):
+                raise ShardError(f"{path.name}: no header of a file at {at}")
+            size = _octal(head[124:136])
+            at += 512
+            yield head[:100].rstrip(b"\0").decode(), data[at : at + size]
+            at += size + -size % 512
+        if data[at:] != bytes(1024):
+            raise ShardError(f"{path.name}: does not end where its last file does")
+
+
+def _octal(field: bytes) -> int:
+    return int(field.rstrip(b" \0"), 8)
+
+
+def _read_cuts(path: Path) -> Iterator[dict[str, Any]]:
+    with gzip.open(path, "rb") as file:
+        yield from map(orjson.loads, file)

@@ -1,8 +1,8 @@
 """Shards: the documents of a build in the formats that trainers read.
 
-Every shard has the cleaned documents as Parquet, and the token formats asked for. Those that are views of one flat
-payload (cluster/flat_formats.py) share its bytes: written once, linked for the others. Files are made in a hidden
-folder, named by the hash of what they hold, moved into place and read back. They contain no clocks: the same
+Every shard has the cleaned documents as Parquet, and the formats of tokens and audio asked for. Those that are views
+of one flat payload (cluster/flat_formats.py) share its bytes: written once, linked for the others. Files are made in a
+hidden folder, named by the hash of what they hold, moved into place and read back. They contain no clocks: the same
 documents give the same bytes. Beside the documents, memory holds one row group.
 """
 
@@ -23,6 +23,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from cluster.audio_formats import AUDIO_FORMATS, FEATURES, embedded, has_audio, referring
 from cluster.flat_formats import FLAT_FORMATS, Layout, ShardError, Windows
 from cluster.mds import write_mds
 from cluster.shard_reader import ShardRecord, Sidecar, verify_shard
@@ -43,24 +44,26 @@ def write_shard(
     formats: Sequence[str],
     tokenizer: Mapping[str, Any] | None,
     windows: Windows | None = None,
+    loss_mask: NDArray[np.uint8] | None = None,
 ) -> list[ShardRecord]:
     """Write `docs`, in their order, below `folder` as `<format>/<name>-<sha12>.<ext>`; one record a format. A reader of
     mds opens a folder, so there a split has its own.
 
     `docs` has the columns id, text, input_ids and whatever else goes into the Parquet; `tokenizer` is what
     Tokenizer.describe says; `name` is `<split>-<number>`. With `windows` the token formats hold its sequences in
-    place of one a document. `parquet` is written even when not asked for, and alone when there is no tokenizer. No
-    documents, no shard.
-    Raises ShardError where the tokens are not what the tokenizer makes.
+    place of one a document. `parquet` is written even when not asked for, and no tokens without a tokenizer. Audio is
+    in the columns `payload` and `content_type`. `loss_mask`, of all sequences end to end, is 0 where nothing is to be
+    learned; formats without a place for it are refused, unless padding is all of that. No documents, no shard.
+    Raises ShardError where the tokens are not what the tokenizer makes, or audio is asked for and not there.
     """
     if not NAME.fullmatch(name):
         raise ShardError(f"not a name of a shard: {name!r}")
-    if unknown := set(formats) - {TEXT_FORMAT, TOKENS_FORMAT, MDS_FORMAT, *FLAT_FORMATS}:
+    if unknown := set(formats) - {TEXT_FORMAT, TOKENS_FORMAT, MDS_FORMAT, *FLAT_FORMATS, *AUDIO_FORMATS}:
         raise ShardError(f"formats: unknown {sorted(unknown)}")
     if docs.num_rows == 0:
         return []
     if tokenizer is None:
-        return _write_text_shard(folder, name, docs)
+        return _write_text_shard(folder, name, docs, formats)
     lengths = np.concatenate(
         [c.value_lengths().fill_null(0).to_numpy() for c in docs["input_ids"].chunks], dtype=np.int64
     )
@@ -73,19 +76,21 @@ def write_shard(
     _check_documents(docs, lengths, layout)
     if windows is not None:
         _check_windows(layout, windows, lengths)
+    if loss_mask is not None:
+        _check_mask(layout, loss_mask, total, formats)
     count = {"documents": docs.num_rows, "tokens": total, "padding": int(offsets[-1]) - total}
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".shard-") as made:
         work = Path(made)
-        text = _write_parquet(work / TEXT_FORMAT, _text_groups(docs, lengths))
-        records = [_publish(folder, TEXT_FORMAT, name, [text], count | {"sequences": docs.num_rows, "padding": 0})]
+        records = _write_documents(folder, work, name, _text(docs, lengths), formats, count | {"padding": 0})
         count["sequences"] = len(offsets) - 1
         if TOKENS_FORMAT in formats:
-            tokens = _write_parquet(work / TOKENS_FORMAT, _token_groups(docs, layout))
+            tokens = _write_parquet(work / TOKENS_FORMAT, _token_groups(docs, layout, loss_mask))
             records.append(_publish(folder, TOKENS_FORMAT, name, [tokens], count))
         if MDS_FORMAT in formats:
             (work / MDS_FORMAT).mkdir()
-            samples = write_mds(work / MDS_FORMAT, name, len(offsets) - 1, _samples(_token_groups(docs, layout)))
+            groups = _samples(_token_groups(docs, layout, loss_mask))
+            samples = write_mds(work / MDS_FORMAT, name, len(offsets) - 1, groups)
             records.append(_publish(folder, MDS_FORMAT, None, samples, count, NUMBER.sub("", name)))
         flat = [f for f in FLAT_FORMATS if f in formats]
         if flat:
@@ -101,15 +106,59 @@ def write_shard(
     return records
 
 
-def _write_text_shard(folder: Path, name: str, docs: pa.Table) -> list[ShardRecord]:
-    count = {"documents": docs.num_rows, "sequences": docs.num_rows, "tokens": 0, "padding": 0}
-    size = pc.fill_null(pc.binary_length(docs["text"]), 0).to_numpy().astype(np.int64)
+def shard_name(path: str) -> str:
+    """What the formats of a shard have in common: `train-00000-00`, the file's name without the hash of its content,
+    and in Lhotse's without the field that it begins with."""
+    return Path(path).name.rsplit("-", 1)[0].rpartition(".")[2]
+
+
+def write_with_audio(path: Path, groups: Iterator[pa.Table]) -> None:
+    """Write documents with audio as a Parquet file that holds it, which the library `datasets` reads as such."""
+    _write_parquet(path, map(embedded, groups), FEATURES)
+
+
+def _write_text_shard(folder: Path, name: str, docs: pa.Table, formats: Sequence[str]) -> list[ShardRecord]:
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".shard-") as made:
-        text = _write_parquet(Path(made, TEXT_FORMAT), _groups(docs, size))
-        record = _publish(folder, TEXT_FORMAT, name, [text], count)
-    verify_shard(folder, record)
-    return [record]
+        count = {"documents": docs.num_rows, "tokens": 0, "padding": 0}
+        records = _write_documents(folder, Path(made), name, docs, formats, count)
+    for record in records:
+        verify_shard(folder, record)
+    return records
+
+
+def _write_documents(
+    folder: Path, work: Path, name: str, docs: pa.Table, formats: Sequence[str], count: dict[str, int]
+) -> list[ShardRecord]:
+    """The documents as Parquet and in the formats of audio; with those, the Parquet says where the first has it."""
+    count |= {"sequences": docs.num_rows}
+    size = _sizes(docs)
+    records: list[ShardRecord] = []
+    for kind in (each for each in AUDIO_FORMATS if each in formats):
+        if not has_audio(docs):
+            raise ShardError(f"{name}: documents without audio, or of another kind than FLAC and MP3, for {kind}")
+        (work / kind).mkdir()
+        archive = AUDIO_FORMATS[kind](work / kind, name, _groups(docs, size))
+        below = NUMBER.sub("", name) if kind == "lhotse" else ""  # its readers open a folder, too
+        records.append(_publish(folder, kind, None, archive.files, count, below))
+        if len(records) == 1:
+            rest = referring(docs, records[0].path, archive)
+    if records:
+        text = _write_parquet(work / TEXT_FORMAT, _groups(rest, _sizes(rest)))
+    elif has_audio(docs):
+        text = _write_parquet(work / TEXT_FORMAT, map(embedded, _groups(docs, size)), FEATURES)
+    else:
+        text = _write_parquet(work / TEXT_FORMAT, _groups(docs, size))
+    return [_publish(folder, TEXT_FORMAT, name, [text], count), *records]
+
+
+def _sizes(docs: pa.Table) -> NDArray[np.int64]:
+    """Bytes of text and audio of each document."""
+    sizes = np.zeros(docs.num_rows, np.int64)
+    for name in ("text", "payload"):
+        if name in docs.column_names:
+            sizes += pc.fill_null(pc.binary_length(docs[name]), 0).to_numpy()
+    return sizes
 
 
 def _write_payload(path: Path, docs: pa.Table, lengths: NDArray[np.int64], layout: Layout) -> str:
@@ -180,24 +229,32 @@ def _check_windows(layout: Layout, windows: Windows, lengths: NDArray[np.int64])
     _check_range(tokens, layout)
 
 
+def _check_mask(layout: Layout, mask: NDArray[np.uint8], tokens: int, formats: Sequence[str]) -> None:
+    if len(mask) != layout.offsets[-1] or mask.max(initial=0) > 1:
+        raise ShardError(f"{layout.name}: no loss mask of 0 and 1 for its {layout.offsets[-1]} tokens")
+    if int(np.count_nonzero(mask)) != tokens and (flat := [each for each in FLAT_FORMATS if each in formats]):
+        raise ShardError(f"{layout.name}: {flat[0]} has no place for a loss mask: use tokens_parquet or mds")
+
+
 def _check_range(ids: NDArray[Any], layout: Layout) -> None:
     size = int(layout.tokenizer["vocab_size"])
     if not 0 <= int(ids.min()) <= int(ids.max()) < size:
         raise ShardError(f"{layout.name}: ids {ids.min()} to {ids.max()} for a vocabulary of {size}")
 
 
-def _text_groups(docs: pa.Table, lengths: NDArray[np.int64]) -> Iterator[pa.Table]:
+def _text(docs: pa.Table, lengths: NDArray[np.int64]) -> pa.Table:
+    """The documents without their tokens, but with how many those are."""
     kept = docs.drop_columns([c for c in ("input_ids", "tokens") if c in docs.column_names])
-    size = pc.fill_null(pc.binary_length(docs["text"]), 0).to_numpy().astype(np.int64)
-    return _groups(kept.append_column("tokens", pa.array(lengths)), size)
+    return kept.append_column("tokens", pa.array(lengths))
 
 
-def _token_groups(docs: pa.Table, layout: Layout) -> Iterator[pa.Table]:
-    """A row a document, or a row a window with the documents in it and where each starts."""
+def _token_groups(docs: pa.Table, layout: Layout, mask: NDArray[np.uint8] | None = None) -> Iterator[pa.Table]:
+    """A row a document, or a row a window with the documents in it and where each starts; each with its mask."""
     values = pa.from_numpy_dtype(np.dtype(layout.dtype))
+    masks = {} if mask is None else {"loss_mask": pa.LargeListArray.from_arrays(layout.offsets, pa.array(mask))}
     if layout.windows is None:
         lengths = np.diff(layout.offsets)
-        table = pa.table({"id": docs["id"], "input_ids": docs["input_ids"], "tokens": pa.array(lengths)})
+        table = pa.table({"id": docs["id"], "input_ids": docs["input_ids"], "tokens": pa.array(lengths)} | masks)
         for group in _groups(table, lengths * 4):
             at = group.schema.get_field_index("input_ids")
             yield group.set_column(at, "input_ids", group["input_ids"].cast(pa.list_(values)))
@@ -217,6 +274,7 @@ def _token_groups(docs: pa.Table, layout: Layout) -> Iterator[pa.Table]:
             "starts": pa.LargeListArray.from_arrays(rows, pieces["start"].combine_chunks()),
             "context": pa.array(layout.windows.contexts),
         }
+        | masks
     )
     for group in _groups(table, size * 4):
         yield group.set_column(1, "input_ids", group["input_ids"].cast(pa.list_(values)))
@@ -236,11 +294,11 @@ def _groups(table: pa.Table, sizes: NDArray[np.int64]) -> Iterator[pa.Table]:
         yield table.slice(int(start), int(end - start)).combine_chunks()
 
 
-def _write_parquet(path: Path, groups: Iterator[pa.Table]) -> Path:
+def _write_parquet(path: Path, groups: Iterator[pa.Table], metadata: Mapping[str, bytes] | None = None) -> Path:
     writer: pq.ParquetWriter | None = None
     try:
         for group in groups:
-            group = group.replace_schema_metadata(None)
+            group = group.replace_schema_metadata(metadata)
             if writer is None:
                 writer = pq.ParquetWriter(
                     path, group.schema, compression="zstd", compression_level=3, write_page_checksum=True

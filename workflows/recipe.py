@@ -41,7 +41,7 @@ YAML_NAMES = {  # what users call what pydantic calls arrays, tuples, objects an
 }
 M = TypeVar("M", bound=BaseModel)
 Place = tuple[str | int, ...]  # of a value: the keys and list numbers that lead to it
-WORKFLOWS = ("order", "text")  # each a module of this package with a function of its name
+WORKFLOWS = ("order", "speech", "text")  # each a module of this package with a function of its name
 
 
 class RecipeError(ValueError):
@@ -72,7 +72,8 @@ class FieldNames(Checked):
     date: str | None = None
 
 
-Format = Literal["megatron", "datatrove", "olmo", "mds", "tokens_parquet", "parquet"]
+Format = Literal["megatron", "datatrove", "olmo", "mds", "tokens_parquet", "parquet", "webdataset", "lhotse"]
+AUDIO = ("webdataset", "lhotse")  # those of audio
 
 
 class Shards(Checked):
@@ -80,6 +81,8 @@ class Shards(Checked):
 
     formats: Annotated[list[Format], Field(min_length=1)] = ["megatron", "parquet"]
     tokens_per_shard: Annotated[int, Field(ge=1000)] = 100_000_000
+    bytes_per_shard: Annotated[int, Field(ge=1_000_000)] = 1_000_000_000  # of audio, before it becomes MP3
+    audio: Literal["flac", "mp3"] = "flac"  # what the audio of speech becomes
 
     @pydantic.model_validator(mode="after")
     def _mds_shards_end_at_4_gib(self) -> Shards:
@@ -88,6 +91,17 @@ class Shards(Checked):
                 f"tokens_per_shard: {self.tokens_per_shard} of mds, which ends at 4 GiB: 500,000,000 at most"
             )
         return self
+
+    def unfit(self, *, tokens: bool, audio: bool) -> tuple[str, str] | None:
+        """(field, message) of what documents with or without tokens and audio cannot be written as."""
+        other = [name for name in self.formats if name not in ("parquet", *AUDIO)]
+        if other and not tokens:
+            return "formats", f"{', '.join(other)} need a tokenizer, got {self.formats}"
+        if not audio and any(name in AUDIO for name in self.formats):
+            return "formats", f"{' and '.join(AUDIO)} need audio, which this workflow does not give, got {self.formats}"
+        if not audio and self.audio != "flac":
+            return "audio", f"there is no audio in what this workflow gives, got {self.audio!r}"
+        return None
 
 
 LABEL = r"[a-zA-Z0-9](?:[a-zA-Z0-9_.-]{0,61}[a-zA-Z0-9])?"

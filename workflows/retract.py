@@ -12,22 +12,21 @@ import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from itertools import zip_longest
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from cluster import commit
 from cluster.artefacts import keep, on_disk
+from cluster.audio_formats import AUDIO_FORMATS, read_documents
 from cluster.commit import LogEntry
 from cluster.flat_formats import ShardError
 from cluster.mds import write_indexes
 from cluster.shard_reader import read_sequences, verify_shard
-from cluster.shards import TEXT_FORMAT
+from cluster.shards import TEXT_FORMAT, shard_name
 from cluster.storage import Store
 from cluster.tables import Entry, TableWriter, read_entry
 from operators.apply import Step, apply
@@ -132,6 +131,8 @@ def without(store: Store, build: str, digest: str, found: Found, sha256: str) ->
     all retracted ids. The sha256 of the new manifest; the same where nothing was found. Raises StageError."""
     if not found:
         return digest
+    if "interleaved" in committed_build(store, build, digest)["stages"][-1]:
+        raise StageError(f"build {build}: its documents are made of several utterances: build it again without those")
     removal = _Removal(store, committed_build(store, build, digest), Step(STEP, Retracted(ids=_pinned(store, sha256))))
     try:
         return save_build(store, removal.run(digest, found))[1]
@@ -151,7 +152,7 @@ class _Removal:
         self.pack = Pack(**{name: value for own in steps for name, value in own.items() if name != "type"})
         self.shards: dict[str, list[dict[str, Any]]] = {}  # its records, one a format, by the name of a shard
         for record in manifest["shards"]:
-            self.shards.setdefault(_name(record["path"]), []).append(record)
+            self.shards.setdefault(shard_name(record["path"]), []).append(record)
         self.gone: Counter[str] = Counter(tokens=0)
         self.contexts = self.stage["contexts"]
         steps = [one["parameters"] for stage in manifest["stages"] for one in stage["steps"]]
@@ -188,7 +189,7 @@ class _Removal:
         return kept.entries
 
     def _shard(self, path: str, losing: int, kept: TableWriter, dropped: TableWriter) -> None:
-        name = _name(path)
+        name = shard_name(path)
         split = self.shards[name][0]["split"]
         docs = self._documents(self.shards[name])
         result = apply((self.step,), docs)
@@ -210,16 +211,17 @@ class _Removal:
         self.drop_profiles.append(profile.drop_profile(result.dropped))
 
     def _documents(self, records: list[dict[str, Any]]) -> pa.Table:
-        """The documents of a shard with their tokens, from its text and the first of its token formats."""
-        text = shard_record(next(record for record in records if record["format"] == TEXT_FORMAT))
-        source = next((shard_record(record) for record in records if record["format"] != TEXT_FORMAT), None)
-        read = [text, source] if source else [text]
+        """The documents of a shard with their tokens and audio, from its text and the first of its formats of each."""
+        shards = [shard_record(record) for record in records]
+        text = next(shard for shard in shards if shard.format == TEXT_FORMAT)
+        sound = next((shard for shard in shards if shard.format in AUDIO_FORMATS), None)
+        source = next((shard for shard in shards if shard.format not in (TEXT_FORMAT, *AUDIO_FORMATS)), None)
+        read = [shard for shard in (text, sound, source) if shard]
         keys = [path for record in read for path in (record.path, *(sidecar.path for sidecar in record.sidecars))]
         with self.store.local(*keys) as root:
             for record in read:
                 verify_shard(root, record)  # or damage would get a new name and a right checksum
-            with pq.ParquetFile(root / text.path) as file:
-                docs = file.read()
+            docs = pa.concat_tables(read_documents(root, f"{self.folder}/shards", text))
             if self.tokenizer is None:
                 return docs
             bounds = np.concatenate([np.zeros(1, np.int64), np.cumsum(docs["tokens"].to_numpy())])
@@ -318,11 +320,6 @@ def _exchanged(
     """The total with one part of it put in place of another."""
     less, more = add_counts(map(dict, took)), add_counts(map(dict, gave))
     return {key: n - less.get(key, 0) + more.get(key, 0) for key, n in total.items()}
-
-
-def _name(path: str) -> str:
-    """What the formats of a shard have in common: `train-00000-00`, the file's name without the hash of its content."""
-    return Path(path).name.rsplit("-", 1)[0]
 
 
 def _stand_in(bounds: NDArray[np.int64], tokenizer: Mapping[str, Any]) -> NDArray[np.int64]:

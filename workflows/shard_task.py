@@ -12,23 +12,29 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from cluster.audio_formats import AUDIO_FORMATS, has_audio
 from cluster.exchange import open_partition
 from cluster.shard_reader import ShardRecord, Sidecar
 from cluster.shards import TEXT_FORMAT, write_shard
 from cluster.storage import Store
 from cluster.tables import TableWriter
 from cluster.units import Record, peak_rss_bytes
-from operators.document import SCHEMA
+from operators.document import SCHEMA, with_columns
+from operators.hashes import xxh3_64
 from operators.histogram import numbers
 from operators.ordering.order import RANK, SIMILARITY
+from operators.tokens.compose import LOSS_MASK, PLACES
 from operators.tokens.decompose import buckets
 from operators.tokens.pack import Pack, Packed, flat_tokens
 from workflows.contexts import sample_contexts
+from workflows.interleaving import Composing
 
 TRAIN = "train"
 ALWAYS = ("id", "text", "input_ids")
 CHARACTERS_PER_TOKEN = 4  # an estimate that only sizes partitions; it may be wrong by any factor
 CHARACTERS_WITHOUT_TEXT = 1000  # that a document of embeddings alone counts for
+BYTES_PER_SAMPLE = 1.2  # of speech as FLAC, an estimate of the same kind
+MP3_BIT_RATE = 64  # kbit/s
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,9 @@ class ShardTask:
     keys: tuple[str, ...]
     writer: ShardWriter
     tokens_per_shard: int
+    bytes_per_shard: int  # of audio
+    audio: str  # what audio becomes: `flac`, as it comes, or `mp3`
+    compose: Composing | None = None  # what makes documents of the rows of the partition
 
     def __call__(self, number: int, work: list[Any]) -> Record:
         split, place, partition = work
@@ -49,12 +58,23 @@ class ShardTask:
             open_partition(store, self.keys, partition) as table,
             TableWriter(store, f"{self.folder}/kept", number) as index,
         ):
+            rows = table.num_rows
+            if self.compose is not None and rows:
+                table, composed = self.compose.composer(store)(table)
+                written.interleaved.update(composed)
+                table = with_columns(table, {"key": pa.array(xxh3_64(table["id"]))})
             order = pc.sort_indices(table.select(["key", "id"]), [("key", "ascending"), ("id", "ascending")])
             counted = tokenized and table.num_rows  # where all documents were dropped before, none was tokenized
             sizes = table["tokens"] if counted else pc.divide(sizes_of(table), CHARACTERS_PER_TOKEN)
-            bounds = cut_evenly(sizes.take(order).to_numpy(), self.tokens_per_shard)
+            most = self.tokens_per_shard
+            if "payload" in table.column_names and table["payload"].null_count < table.num_rows:
+                most = self.bytes_per_shard  # a document takes the larger of its two shares of a shard
+                payload = pc.fill_null(pc.binary_length(table["payload"]), 0)
+                sizes = pc.max_element_wise(pc.divide(pc.multiply(sizes, most), self.tokens_per_shard), payload)
+            bounds = cut_evenly(sizes.take(order).to_numpy(), most)
             for part, (first, last) in enumerate(zip(bounds[:-1], bounds[1:], strict=True)):
-                docs = table.take(order.slice(first, last - first)).drop_columns(["key"])
+                docs = gathered(table, order.slice(first, last - first)).drop_columns(["key"])
+                docs = as_mp3(docs) if self.audio == "mp3" and has_audio(docs) else docs
                 self.writer.write(docs, split, f"{place:05d}-{part:02d}", index, written)
                 tokens += int(pc.sum(docs["tokens"]).as_py() or 0) if counted else 0
         return {
@@ -64,7 +84,8 @@ class ShardTask:
             "contexts": written.contexts,
             "sources": {name: dict(own) for name, own in written.sources.items()},
             "tokens": tokens,
-            "kept_documents": table.num_rows,
+            "interleaved": dict(written.interleaved),
+            "kept_documents": rows,
             "index": index.entries,
             "peak_rss_bytes": peak_rss_bytes(),
         }
@@ -78,6 +99,7 @@ class Written:
     packing: Counter[str] = field(default_factory=Counter)  # what laying documents out in windows cost
     contexts: list[dict[str, Any]] = field(default_factory=list)  # a few of the first shard of `train`, for the report
     sources: dict[str, Counter[str]] = field(default_factory=dict)  # documents, tokens and weights of each
+    interleaved: Counter[str] = field(default_factory=Counter)  # what composed documents consist of
 
     def pack(self, windows: Packed) -> None:
         """Count the windows that documents were laid out in."""
@@ -108,27 +130,31 @@ class ShardWriter:
     formats: tuple[str, ...]
     columns: frozenset[str]  # that have a value somewhere: all shards have the same columns
     linked: bool  # whether a stage put related documents next to each other, and said how related they are
+    interleaved: bool = False  # whether documents are composed: with loss masks, and indexed by what they consist of
 
     def write(self, docs: pa.Table, split: str, number: str, index: TableWriter, written: Written) -> None:
         """Write one shard, index its documents, and add it to what was written."""
         if docs.num_rows == 0:
             return
-        docs = sorted_columns(docs, self.columns)
-        windows = None
+        docs, whole = sorted_columns(docs, self.columns), docs
+        windows = mask = None
         offsets = np.zeros(docs.num_rows, np.int64)
         if self.tokenizer:
             flat, bounds = flat_tokens(docs["input_ids"])
             offsets = bounds[:-1]
+            if self.interleaved:
+                mask, _ = flat_tokens(whole[LOSS_MASK])
             if self.pack.layout == "windows":
                 links = links_of(docs) if self.linked else None
                 windows = self.pack(flat, bounds, self.tokenizer["pad_id"], links)
+                mask = None if mask is None else self.pack(mask, bounds, 0, links).tokens  # the layout is the same
                 offsets = starts_of(windows)
                 written.pack(windows)
                 if split == TRAIN and not written.contexts:
                     name = f"{split}-{number}"
                     written.contexts = [{"shard": name, **context} for context in sample_contexts(docs, windows, links)]
         with self.store.scratch() as folder:
-            records = write_shard(folder, f"{split}-{number}", docs, self.formats, self.tokenizer, windows)
+            records = write_shard(folder, f"{split}-{number}", docs, self.formats, self.tokenizer, windows, mask)
             for record in records:
                 files: list[ShardRecord | Sidecar] = [record, *record.sidecars]
                 for file in files:
@@ -136,7 +162,8 @@ class ShardWriter:
         told = [self._told(asdict(record), split) for record in records]
         if windows is not None and self.pack.mode == "decompose":
             of_length = {str(length): n for length, (_, n) in buckets(windows.offsets).items()}
-            told = [one | ({} if one["format"] == TEXT_FORMAT else {"buckets": of_length}) for one in told]
+            whole = (TEXT_FORMAT, *AUDIO_FORMATS)  # which have documents, not sequences
+            told = [one | ({} if one["format"] in whole else {"buckets": of_length}) for one in told]
         main = next((r for r in told if r["format"] == self.formats[0]), told[0])
         columns = {"id": docs["id"], "shard": pa.array([main["path"]] * docs.num_rows, pa.string())}
         columns |= {"row": pa.array(np.arange(docs.num_rows)), "offset": pa.array(offsets)}
@@ -144,7 +171,8 @@ class ShardWriter:
         if self.tokenizer:
             columns["tokens"] = docs["tokens"]
             written.count(docs)
-        index.write(pa.table(columns))
+        rows = pa.table(columns)
+        index.write(members_of(whole, rows, bounds, windows) if self.interleaved else rows)
         written.shards += told
 
     def _told(self, record: dict[str, Any], split: str) -> dict[str, Any]:
@@ -152,6 +180,36 @@ class ShardWriter:
         for file in (record, *record["sidecars"]):
             file["path"] = f"{self.folder}/{file['path']}"
         return record | {"split": split}
+
+
+def gathered(table: pa.Table, rows: pa.Array) -> pa.Table:
+    """Those rows, in that order. `Table.take` joins the chunks of whole columns first; of audio that would be a copy of
+    the partition."""
+    if "payload" not in table.column_names or pa.types.is_null(table.schema.field("payload").type):
+        return table.take(rows)
+    payload = table["payload"]
+    sizes = pc.fill_null(pc.binary_length(payload), 0).take(rows).to_numpy()
+    ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes, dtype=np.int64)])
+    data = np.empty(int(ends[-1]), np.uint8)
+    for start, end, row in zip(ends[:-1].tolist(), ends[1:].tolist(), rows.to_pylist(), strict=True):
+        if end > start:
+            data[start:end] = np.frombuffer(payload[row].as_buffer(), np.uint8)
+    valid = pa.array(pc.is_valid(payload).take(rows).to_numpy()).buffers()[1]
+    found = pa.Array.from_buffers(pa.large_binary(), len(rows), [valid, pa.py_buffer(ends), pa.py_buffer(data)])
+    return with_columns(table.drop_columns(["payload"]).take(rows), {"payload": found})
+
+
+def as_mp3(docs: pa.Table) -> pa.Table:
+    """The documents with their FLAC as MP3; what is MP3 already stays as it is."""
+    from operators.speech.codec import FLAC, MP3, decode, encode_mp3
+
+    kinds = docs["content_type"].to_pylist()
+    payload = (
+        encode_mp3(decode(audio.as_buffer().to_pybytes()), MP3_BIT_RATE) if kind == FLAC else audio.as_py()
+        for kind, audio in zip(kinds, docs["payload"], strict=True)
+    )
+    kind = pa.array([MP3 if kind == FLAC else kind for kind in kinds], pa.string())
+    return with_columns(docs, {"payload": pa.array(payload, pa.large_binary()), "content_type": kind})
 
 
 def sizes_of(docs: pa.Table) -> pa.ChunkedArray:
@@ -164,6 +222,23 @@ def starts_of(windows: Packed) -> NDArray[np.int64]:
     first = windows.pieces.filter(pc.equal(windows.pieces["document_start"], 0)).sort_by("document")
     starts: NDArray[np.int64] = windows.offsets[first["sequence"].to_numpy()] + first["start"].to_numpy()
     return starts
+
+
+def members_of(docs: pa.Table, rows: pa.Table, bounds: NDArray[np.int64], windows: Packed | None) -> pa.Table:
+    """The rows of an index of composed documents, one for each part of a document: where it begins, its tokens."""
+    members = docs["members"].combine_chunks()
+    document = np.repeat(np.arange(docs.num_rows), pc.list_value_length(members).to_numpy(zero_copy_only=False))
+    begins = bounds[document] + docs[PLACES].combine_chunks().flatten().to_numpy()  # in all documents end to end
+    offsets = begins
+    if windows is not None:
+        pieces = {name: windows.pieces[name].to_numpy() for name in windows.pieces.column_names}
+        places = bounds[pieces["document"]] + pieces["document_start"]
+        order = np.argsort(places, kind="stable")
+        piece = order[np.searchsorted(places[order], begins, side="right") - 1]
+        offsets = windows.offsets[pieces["sequence"][piece]] + pieces["start"][piece] + begins - places[piece]
+    columns = {"id": members.flatten(), "offset": pa.array(offsets)}
+    columns["tokens"] = pa.array(np.diff(np.append(begins, bounds[-1])))
+    return with_columns(rows.take(pa.array(document)), columns)
 
 
 def links_of(docs: pa.Table) -> NDArray[np.float64]:
