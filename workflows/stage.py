@@ -26,6 +26,7 @@ from operators.apply import Step
 from operators.document import identity
 from operators.phases import GlobalOperator, Phase
 from workflows import profile
+from workflows.profile import SAMPLES
 from workflows.recipe import Recipe, user_modules
 
 MANIFEST_FORMAT = 3
@@ -86,9 +87,11 @@ class Stage:
 
 @dataclass(frozen=True)
 class TokenStage(Stage):
-    """The last stage: documents through a tokenizer into shards, their sequences laid out by `pack`."""
+    """The last stage: documents through a tokenizer into shards, their sequences laid out by `pack`; with `compose`,
+    which is Interleave, utterances become documents on the way."""
 
     pack: Step | None = None
+    compose: Step | None = None
     learned: Mapping[str, str] = field(default_factory=dict)  # sha256 of what a step learned in an earlier build
 
 
@@ -154,6 +157,7 @@ def _fingerprint(stage: Stage, job: Job) -> str:
         own |= {"shards": job.recipe.shards.model_dump(), "splits": job.recipe.splits}
         own |= {"learned": dict(stage.learned)} if stage.learned else {}
         own["pack"] = [identity(stage.pack.operator), _source_hash(stage.pack.operator)] if stage.pack else None
+        own |= {"compose": identity(stage.compose.operator)} if stage.compose else {}
     return hashlib.sha256(orjson.dumps(own, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
 
 
@@ -271,13 +275,19 @@ def check_upstream(manifest: Manifest, upstream: Manifest | None) -> None:
     if upstream is not None and manifest["rows_in"] != upstream["kept"]:
         came, kept = manifest["rows_in"], upstream["kept"]
         raise ConservationError(f"stage {manifest['name']}: {came} rows came, {upstream['name']} kept {kept}")
+    if upstream is not None and not manifest["quarantined"]:
+        came, kept = (part["profile"][side].get(SAMPLES, 0) for part, side in ((manifest, "in"), (upstream, "kept")))
+        if came != kept:
+            told = f"{came} samples of audio came, {upstream['name']} kept {kept}"
+            raise ConservationError(f"stage {manifest['name']}: {told}")
 
 
 def check_drop_share(stage: Stage, manifest: Manifest) -> None:
     """A stage that drops more than it may is broken, not strict."""
     dropped = sum(manifest["dropped"].values())
-    if manifest["rows_in"] and dropped / manifest["rows_in"] > stage.max_drop_share:
-        share = dropped / manifest["rows_in"]
+    rows = manifest["rows_in"] + manifest["created"]
+    if rows and dropped / rows > stage.max_drop_share:
+        share = dropped / rows
         raise StageError(
             f"stage {stage.name} dropped {share:.1%} of its rows; at most {stage.max_drop_share:.1%} may go"
         )
@@ -386,7 +396,8 @@ def passes_of(records: Sequence[Record]) -> list[dict[str, Any]]:
 
 def parameters_of(stage: Stage) -> list[dict[str, Any]]:
     """The operators of a stage by name, with all their parameters."""
-    steps = [*stage.steps, *([stage.pack] if isinstance(stage, TokenStage) and stage.pack else [])]
+    last = [stage.compose, stage.pack] if isinstance(stage, TokenStage) else []
+    steps = [*stage.steps, *(step for step in last if step)]
     return [{"name": name, "parameters": identity(operator)} for name, operator in steps]
 
 

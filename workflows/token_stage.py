@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from cluster.artefacts import keep, on_disk
+from cluster.artefacts import keep
 from cluster.exchange import read_table, write_partitions, write_table
 from cluster.mds import write_indexes
 from cluster.storage import Store
@@ -28,12 +28,25 @@ from operators.apply import Applied, Step, apply
 from operators.document import with_columns
 from operators.hashes import xxh3_64
 from operators.ordering.order import RANK, SIMILARITY
+from operators.read.recording import RECORDING
 from operators.read.span import QUARANTINE, Batch
+from operators.tokens.compose import ADDED, INHERITED
 from operators.tokens.pack import Pack
 from operators.tokens.tokenizer import Fitted, Tokenizer
+from workflows.inputs import listens
+from workflows.interleaving import composing
 from workflows.isolate import isolated
+from workflows.learned import Learned
 from workflows.map_stage import Totals, explained
-from workflows.shard_task import CHARACTERS_PER_TOKEN, CHARACTERS_WITHOUT_TEXT, TRAIN, ShardTask, ShardWriter
+from workflows.profile import SAMPLES
+from workflows.shard_task import (
+    BYTES_PER_SAMPLE,
+    CHARACTERS_PER_TOKEN,
+    CHARACTERS_WITHOUT_TEXT,
+    TRAIN,
+    ShardTask,
+    ShardWriter,
+)
 from workflows.stage import (
     ConservationError,
     Job,
@@ -71,13 +84,18 @@ def run_token_stage(stage: TokenStage, job: Job, upstream: Manifest) -> Manifest
     others: list[Record] = []  # of passes that only cost
     steps = tuple(_fitted(stage, job, step, upstream, others) for step in stage.steps)
     characters = upstream["characters"]["kept"] or upstream["kept"] * CHARACTERS_WITHOUT_TEXT
-    cuts = cut_splits(job.recipe.splits, characters, job.recipe.shards.tokens_per_shard)
+    heard = int(upstream["profile"]["kept"].get(SAMPLES, 0) * BYTES_PER_SAMPLE) if stage.compose is None else 0
+    shards = job.recipe.shards
+    cuts = cut_splits(job.recipe.splits, characters, shards.tokens_per_shard, heard, shards.bytes_per_shard)
     partitions = sum(cut.partitions for cut in cuts)
 
     job.progress.started(stage.name, " → ".join(step.name for step in steps), len(files))
     added = {column for above in stage.chain() for step in above.steps for column in step.operator.adds}
     block = max(LEAST_BLOCK, min(BLOCK, upstream["kept"] // (BLOCKS * cuts[-1].partitions))) if RANK in added else None
-    spread = SpreadTask(job.store, folder, steps, cuts, job.recipe.dropped_text, block)
+    together = RECORDING if listens(stage) else None
+    spread = SpreadTask(
+        job.store, folder, steps, cuts, job.recipe.dropped_text, block, together, stage.compose is not None
+    )
     basis, ask = basis_of(upstream), job.recipe.workers.ask()
     label = f"{stage.name}[tokenizer]"
     spread_folder = f"{folder}/exchange/documents"
@@ -86,36 +104,49 @@ def run_token_stage(stage: TokenStage, job: Job, upstream: Manifest) -> Manifest
 
     loaded = [step.step(job.store).operator for step in steps]
     tokenizer = next((operator for operator in loaded if isinstance(operator, Tokenizer)), None)
+    compose = composing(stage, steps)
+    describes = compose.composer(job.store) if compose else tokenizer
+    told = describes.describe() if describes else None
     works = [[cut.split, number, cut.first + number] for cut in cuts for number in range(cut.partitions)]
+    columns = frozenset(name for record in spread_records for name in record["columns"])
+    columns = columns & frozenset(INHERITED) | frozenset(ADDED) if compose else columns
     writer = ShardWriter(
         store=job.store,
         folder=f"builds/{fingerprint(stage, job)}/shards",
         pack=stage.pack.operator if stage.pack else Pack(),
-        tokenizer=tokenizer.describe() if tokenizer else None,
+        tokenizer=told,
         formats=tuple(job.recipe.shards.formats),
-        columns=frozenset(name for record in spread_records for name in record["columns"]),
+        columns=columns,
         linked=SIMILARITY in added,
+        interleaved=compose is not None,
     )
-    write = ShardTask(folder, keys, writer, job.recipe.shards.tokens_per_shard)
+    write = ShardTask(folder, keys, writer, shards.tokens_per_shard, shards.bytes_per_shard, shards.audio, compose)
     job.progress.started(stage.name, "shards", partitions)
     label = f"{stage.name}[shards]"
     shard_records = run_units(job.store, f"{folder}/shards", works, write, label, job.progress.unit, basis, ask)
     others += [record | {"pass": "shards", "operator": "pack"} for record in shard_records]
     seconds = time.perf_counter() - started
-    manifest = _manifest(stage, job, upstream, spread_records, shard_records, tokenizer, seconds, others)
+    manifest = _manifest(stage, job, upstream, spread_records, shard_records, told, seconds, others)
     manifest["indexes"] = write_indexes(job.store, manifest["shards"])
     manifest["plans"] = write_plan(job.store, writer.folder, manifest["shards"], manifest["sources"], writer.pack)
     return manifest
 
 
-def cut_splits(shares: Mapping[str, float], total_characters: int, tokens_per_shard: int) -> tuple[Cut, ...]:
-    """The recipe's splits and, for the rest, `train`, each with partitions of about one shard's tokens."""
+def cut_splits(
+    shares: Mapping[str, float],
+    total_characters: int,
+    tokens_per_shard: int,
+    total_bytes: int = 0,
+    bytes_per_shard: int = 1,
+) -> tuple[Cut, ...]:
+    """The recipe's splits and, for the rest, `train`, each with partitions of about one shard's tokens or bytes of
+    audio, whichever are more."""
     named = [*sorted(shares.items()), (TRAIN, 1 - sum(shares.values()))]
     cuts: list[Cut] = []
     first = 0
     for split, share in named:
         tokens = total_characters * share / CHARACTERS_PER_TOKEN
-        partitions = max(1, round(tokens / tokens_per_shard))
+        partitions = max(1, round(tokens / tokens_per_shard), round(total_bytes * share / bytes_per_shard))
         cuts.append(Cut(split, share, first, partitions))
         first += partitions
     return tuple(cuts)
@@ -154,6 +185,8 @@ class SpreadTask:
     cuts: tuple[Cut, ...]
     dropped_text: bool
     block: int | None  # ranks that stay together; none where documents have no ranks
+    together: str | None = None  # the column of what no split may divide; none: near-duplicates
+    whole: bool = False  # whether that is to lie in one partition, too
 
     @property
     def steps(self) -> tuple[Step, ...]:
@@ -184,8 +217,12 @@ class SpreadTask:
                 quarantined.write(batch.quarantined)
         table = pa.concat_tables(kept, promote_options="permissive").combine_chunks()
         clusters = table["cluster"] if "cluster" in table.column_names else table["id"]
+        clusters = table[self.together] if self.together else clusters
         ranks = table[RANK] if self.block else None
-        keys, partition = assign(table["id"], clusters, self.cuts, ranks, self.block or 1)
+        ids = clusters if self.whole else table["id"]
+        if self.whole and "payload" in table.column_names:  # composed documents have no audio
+            table = table.drop_columns(["payload"])
+        keys, partition = assign(ids, clusters, self.cuts, ranks, self.block or 1)
         partitions = self.cuts[-1].first + self.cuts[-1].partitions
         table = large(with_columns(table, {"key": pa.array(keys)}))
         key = f"{self.folder}/exchange/documents/{number:06d}.arrow"
@@ -200,19 +237,6 @@ def large(table: pa.Table) -> pa.Table:
     """The table with 64-bit offsets for strings and bytes: those of a partition may be more than 2 GiB."""
     wide = {pa.string(): pa.large_string(), pa.binary(): pa.large_binary()}
     return table.cast(pa.schema([field.with_type(wide.get(field.type, field.type)) for field in table.schema]))
-
-
-class Learned(NamedTuple):
-    """A step whose operator needs what it learned, an artefact of the store: each machine fetches it for itself."""
-
-    name: str
-    operator: Any
-    sha256: str | None
-
-    def step(self, store: Store) -> Step:
-        if self.sha256 is None:
-            return Step(self.name, self.operator)
-        return Step(self.name, self.operator.with_artefact(str(on_disk(store, self.sha256)), self.sha256))
 
 
 def _fitted(stage: TokenStage, job: Job, step: Step, upstream: Manifest, others: list[Record]) -> Learned:
@@ -280,7 +304,7 @@ def _manifest(
     upstream: Manifest,
     spread: list[Record],
     written: list[Record],
-    tokenizer: Tokenizer | None,
+    tokenizer: dict[str, Any] | None,
     seconds: float,
     others: Sequence[Record] = (),
 ) -> Manifest:
@@ -298,7 +322,11 @@ def _manifest(
     manifest["contexts"] = next((record["contexts"] for record in written if record["contexts"]), [])
     names = sorted({name for record in written for name in record["sources"]})
     manifest["sources"] = {n: add_counts(r["sources"].get(n, {}) for r in written) for n in names}
-    manifest["tokenizer"] = tokenizer.describe() if tokenizer else None
+    manifest["tokenizer"] = tokenizer
+    if stage.compose is not None:
+        counts = add_counts(record["interleaved"] for record in written)
+        share = counts.get("spoken_words", 0) / max(1, counts.get("words", 0))
+        manifest["interleaved"] = counts | {"speech_share": round(share, 4)}
     splits: dict[str, dict[str, int]] = {}
     for record in written:
         split = splits.setdefault(record["split"], {"documents": 0, "tokens": 0})

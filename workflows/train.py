@@ -168,3 +168,30 @@ def _tell_perplexity(card: dict[str, Any], json: bool) -> None:
     if orders := [str(order) for order, found in enumerate(card["discounts"], 2) if found is None]:
         typer.echo(f"too few different counts for discounts of order {', '.join(orders)}: fixed ones were taken")
     typer.echo(f"{card['model']}: {card['bytes']} bytes, sha256 {card['sha256']}")
+
+
+@app.command()
+def units(
+    files: Annotated[list[str], typer.Argument(help="paths, folders or quoted globs of recordings, local or s3://")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="where the codebook goes: .npz")],
+    clusters: Annotated[int, typer.Option(help="how many different units, from 2 to 65536")] = 256,
+    rate: Annotated[float, typer.Option(help="units a second: 12.5, 25 or 50")] = 12.5,
+    stretches: Annotated[int, typer.Option(help="of speech to learn from at most; 320 bytes each")] = 200_000,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    json: Json = False,
+) -> None:
+    """Train a codebook of discrete units of speech (k-means over log-mel), for `units` in a recipe."""
+    import orjson
+
+    from workflows.train_units import train_units
+
+    card = train_units(files, output, clusters, rate, stretches, seed)
+    if json:
+        typer.echo(orjson.dumps(card, option=orjson.OPT_INDENT_2))
+        return
+    unread = "".join(f", {n} {reason}" for reason, n in card["unread"].items())
+    typer.echo(
+        f"{card['files']} recordings{unread}, {card['seconds']:.0f} s of sound, {card['stretches']} stretches of it\n"
+        f"{card['codebook']}: {card['clusters']} units, {card['rate']:g} a second, {card['bytes']} bytes,"
+        f" sha256 {card['sha256']}"
+    )
