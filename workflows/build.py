@@ -20,11 +20,13 @@ from cluster.session import cpus
 from cluster.storage import Missing, StorageError, Store, check_writable, open_store
 from cluster.traffic import spilled_bytes
 from operators.limit import Limit
+from workflows.audio_report import audio_of
 from workflows.corpus import committed_build, newest_build, save_build, save_listing
 from workflows.explain import dropped_samples, quarantine_samples
 from workflows.gates import check_gates, check_names, check_rules
 from workflows.global_stage import check_history, estimate, memory_of, run_global_stage
-from workflows.inputs import check_columns, snapshot
+from workflows.inputs import check_columns, listens, snapshot
+from workflows.interleaving import check_interleaving
 from workflows.map_stage import check_inputs, run_map_stage
 from workflows.placing import check_placement
 from workflows.recipe import ParameterError, Params, Recipe, RecipeError, load_recipe, load_workflow
@@ -100,6 +102,7 @@ def prepare(
     try:
         stage: Stage = workflow(params)
         params.check_all_used()
+        check_interleaving(stage, recipe.shards.formats)
     except ParameterError as error:
         raise located(("params", *error.path), str(error)) from error
     except (TypeError, AttributeError, ValueError) as error:
@@ -108,9 +111,11 @@ def prepare(
         store = open_store(recipe.output)
     except StorageError as error:
         raise located(("output",), str(error)) from error
-    inputs, ignored = snapshot(recipe)
-    if isinstance(stage, TokenStage) and not stage.steps and set(recipe.shards.formats) != {"parquet"}:
-        raise located(("shards", "formats"), f"without a tokenizer only parquet, got {recipe.shards.formats}")
+    inputs, ignored = snapshot(recipe, listens(stage))
+    if isinstance(stage, TokenStage):
+        audio = listens(stage) and stage.compose is None
+        if wrong := recipe.shards.unfit(tokens=bool(stage.steps), audio=audio):
+            raise located(("shards", wrong[0]), wrong[1])
     try:
         parent = commit.head(store)
     except StorageError as error:
@@ -386,6 +391,7 @@ def write_report(store: Store, manifest: Manifest) -> str:
     entry = commit.head(store)
     visible = entry is not None and manifest["build_id"] in entry.visible
     told = manifest | {"committed": visible, "log_number": entry.number if entry and visible else None}
-    page = render(told, dropped_samples(store, manifest), quarantine_samples(store, manifest))
+    samples = dropped_samples(store, manifest), quarantine_samples(store, manifest)
+    page = render(told, *samples, audio_of(store, manifest))
     store.write(key, page.encode("utf-8"))
     return key

@@ -56,7 +56,7 @@ RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="a recipe, as
 Out = Annotated[str, typer.Argument(metavar="OUT", help="the recipe's output: a corpus")]
 Json = Annotated[bool, typer.Option("--json", help="one JSON object on standard output")]
 BuildName = Annotated[str | None, typer.Option("--build", help="a build id; default: the build committed last")]
-INIT_WORKFLOWS = ("order", "text")
+INIT_WORKFLOWS = ("order", "speech", "text")
 SHOWN_IDS = 5  # of those that `retract` did not find
 
 
@@ -488,14 +488,18 @@ def _share(part: int, whole: int) -> str:
 def export(
     output: Out,
     destination: Annotated[Path, typer.Argument(help="a folder that does not exist yet")],
-    format: Annotated[Literal["hf"], typer.Option(help="hf: cleaned text as Parquet with a dataset card")] = "hf",
+    format: Annotated[
+        Literal["hf", "emilia"],
+        typer.Option(help="hf: Parquet with a dataset card; emilia: a folder a recording, with MP3 and JSON"),
+    ] = "hf",
     build: BuildName = None,
 ) -> None:
     """Copy a build out in the layout that another tool expects."""
     from workflows.export import export_hf
+    from workflows.export_emilia import export_emilia
 
     store, manifest = _opened(output, build)
-    files = export_hf(store, manifest, destination)
+    files = {"hf": export_hf, "emilia": export_emilia}[format](store, manifest, destination)
     out.print(f"{len(files)} files in {escape(str(destination))} ({format})")
 
 
@@ -582,16 +586,18 @@ def _print_entry(result: dict[str, Any]) -> None:
 
 @app.command()
 def demo(
+    what: Annotated[str, typer.Argument(metavar="WORKFLOW", help="text or speech")] = "text",
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="where input and corpus are put")] = Path("out"),
     s3: Annotated[
         bool, typer.Option("--s3", help="in object storage: a server started for it, its data in FOLDER")
     ] = False,
 ) -> None:
-    """Build a small corpus of real pages with planted faults, step by step. An earlier demo in FOLDER is replaced."""
+    """Build a small corpus of real pages, or of real recordings, with planted faults, step by step. An earlier demo in
+    FOLDER is replaced."""
     from workflows.demo import demo as run_demo
 
     try:
-        run_demo(folder, s3)
+        run_demo(what, folder, s3)
     except subprocess.CalledProcessError as error:
         raise typer.Exit(error.returncode) from error
 

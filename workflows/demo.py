@@ -1,8 +1,8 @@
-"""`corpusmill demo`: real pages and documents, with planted faults, through the whole text workflow.
+"""`corpusmill demo`: real pages or real recordings, with planted faults, through a whole workflow.
 
-Lays the input out below a folder, or in a real S3 server started for it, then runs the commands that a user would. The
-planted rows show what the report and `why` say of an exact duplicate, a near duplicate, a truncated record and a bad
-line.
+Lays the input out below a folder, or in a real S3 server started for it, then runs the commands that a user would. What
+is planted shows what the report and `why` say: of pages an exact duplicate, a near duplicate, a truncated record and a
+bad line, of recordings silence, music alone, a copy, a file cut short and one that is no audio.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ import string
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
@@ -32,13 +32,15 @@ import typer
 
 from cluster.flat_formats import ShardError
 from cluster.storage import Store, open_store
+from operators.models.weights import needs
+from operators.read.span import fallback_id
 from workflows.corpus import newest_build
 from workflows.recipe import RecipeError
+from workflows.speech_sample import SILENCE, lay_out
 from workflows.stage import Manifest
 
 SAMPLE = Path(__file__).parent / "sample"
-RECIPE = Path(__file__).parent / "templates" / "demo.yaml"
-INPUT, OUTPUT, SERVER = "demo-input", "demo", "demo-s3"
+TEMPLATES = Path(__file__).parent / "templates"
 BUCKET = "corpora"
 PLANTED = "planted.jsonl.gz"
 PLANTED_TEXTS = 12
@@ -46,23 +48,45 @@ NEAR_DUPLICATE = "near-0"
 PARQUET_ROWS = 400
 
 
-def demo(folder: Path, s3: bool) -> None:
+class Demo(NamedTuple):
+    """What is shown of a workflow. `prefix` begins the names of its folders and recipe."""
+
+    prefix: str
+    lay_out: Callable[[Path], None]  # the input, into a new folder
+    planted: str  # a file of the input that only a demo has
+    asked: str  # the id that `why` is shown with
+
+    @property
+    def input(self) -> str:
+        return f"{self.prefix}-input"
+
+    @property
+    def truth(self) -> str:
+        """Where `lay_out` may leave what is in its input."""
+        return f"{self.prefix}-truth"
+
+
+def demo(what: str, folder: Path, s3: bool) -> None:
     """Build the demo's corpus below `folder`, in the place of an earlier one. Raises RecipeError where something else
-    has its names, ServerError, and subprocess.CalledProcessError where a command fails, which has told why."""
+    has its names or there is no such demo, ServerError, and subprocess.CalledProcessError where a command fails, which
+    has told why."""
+    if what not in DEMOS:
+        raise RecipeError(f"no demo {what!r}; there are: {', '.join(DEMOS)}")
     began = time.monotonic()
-    discard(folder, SERVER if s3 else OUTPUT)
-    lay_out_input(folder / INPUT)
+    shown = DEMOS[what]
+    discard(folder, f"{shown.prefix}-s3" if s3 else shown.prefix, shown)
+    shown.lay_out(folder / shown.input)
     if s3:
-        _in_object_storage(folder)
+        _in_object_storage(folder, shown)
     else:
-        _build(folder / "demo.yaml", str(folder))
+        _build(folder / f"{shown.prefix}.yaml", str(folder), shown)
     typer.echo(f"\nThe demo took {time.monotonic() - began:.0f} s.")
 
 
-def discard(folder: Path, output: str) -> None:
+def discard(folder: Path, output: str, shown: Demo) -> None:
     """Delete an earlier demo's input and `output`. Raises RecipeError where they are not an earlier demo's."""
-    there = [folder / name for name in (output, INPUT) if os.path.lexists(folder / name)]
-    if there and not (folder / INPUT / PLANTED).is_file():
+    there = [folder / name for name in (output, shown.input, shown.truth) if os.path.lexists(folder / name)]
+    if there and not (folder / shown.input / shown.planted).is_file():
         raise RecipeError(f"{there[0]} is there, and no earlier demo made it: name another folder")
     for path in there:
         shutil.rmtree(path)
@@ -93,18 +117,19 @@ def near_duplicate(text: str) -> str:
     return " ".join(words) + "\nThis copy was edited for the demo."
 
 
-def write_recipe(path: Path, root: str) -> None:
+def write_recipe(path: Path, root: str, shown: Demo) -> None:
     """The demo's recipe, for input and output below `root`."""
     quoted = root.replace("'", "''")  # as YAML's single quotes have it
-    path.write_text(string.Template(RECIPE.read_text("utf-8")).substitute(root=quoted), "utf-8")
+    template = (TEMPLATES / f"{shown.prefix}.yaml").read_text("utf-8")
+    path.write_text(string.Template(template).substitute(root=quoted), "utf-8")
 
 
-def _build(recipe: Path, root: str) -> tuple[Store, Manifest]:
-    write_recipe(recipe, root)
-    output = f"{root}/{OUTPUT}"
+def _build(recipe: Path, root: str, shown: Demo) -> tuple[Store, Manifest]:
+    write_recipe(recipe, root, shown)
+    output = f"{root}/{shown.prefix}"
     corpusmill("plan", str(recipe))
     corpusmill("build", str(recipe))
-    corpusmill("why", output, NEAR_DUPLICATE)
+    corpusmill("why", output, shown.asked)
     corpusmill("verify", output)
     store = open_store(output)
     build = newest_build(store)
@@ -120,36 +145,39 @@ def corpusmill(*arguments: str) -> None:
     subprocess.run(command, check=True)
 
 
-def _in_object_storage(folder: Path) -> None:
+def _in_object_storage(folder: Path, shown: Demo) -> None:
     from cluster.seaweed import Server
 
-    server = Server(folder / SERVER, [BUCKET])
+    place = folder / f"{shown.prefix}-s3"
+    server = Server(place, [BUCKET])
     server.start()
     try:
         os.environ.update(server.endpoint.environment())  # for this command and those it runs
         root = f"s3://{BUCKET}"
-        typer.echo(f"{root} is a SeaweedFS server at {server.endpoint.url}, its data in {folder / SERVER}")
-        inputs = open_store(f"{root}/{INPUT}")
-        for path in sorted((folder / INPUT).iterdir()):
-            inputs.write(path.name, path.read_bytes())
-        store, build = _build(folder / "demo-s3.yaml", root)
-        copy = folder / SERVER / "report.html"
+        typer.echo(f"{root} is a SeaweedFS server at {server.endpoint.url}, its data in {place}")
+        inputs = open_store(f"{root}/{shown.input}")
+        for path in sorted(path for path in (folder / shown.input).rglob("*") if path.is_file()):
+            inputs.write(path.relative_to(folder / shown.input).as_posix(), path.read_bytes())
+        store, build = _build(folder / f"{shown.prefix}-s3.yaml", root, shown)
+        copy = place / "report.html"
         copy.write_bytes(store.read(f"builds/{build['build_id']}/report.html"))
         typer.echo(f"copy of the report: {copy}")
         _read_back(store, build)
     finally:
         server.kill()
     typer.echo("\nThe server has ended. To look around, start it again (Ctrl-C ends it):")
-    typer.echo(f"  (cd {shlex.quote(str(folder / SERVER))} && {shlex.join(server.command())})")
+    typer.echo(f"  (cd {shlex.quote(str(place))} && {shlex.join(server.command())})")
     typer.echo("and in another terminal:")
     typer.echo(f"  . {shlex.quote(str(server.environment_file))}")
-    typer.echo(f"  corpusmill why {root}/{OUTPUT} {NEAR_DUPLICATE}")
+    typer.echo(f"  corpusmill why {root}/{shown.prefix} {shown.asked}")
 
 
 def _read_back(store: Store, build: Manifest) -> None:
     """Read the largest shard with Megatron's own reader, straight from the store. Raises ShardError where it reads
     anything but the tokens that were written."""
     written = [shard for shard in build["shards"] if shard["format"] == "megatron"]
+    if not written:
+        return
     shard = max(written, key=lambda shard: (shard["bytes"], shard["path"]))
     url = f"{store.url}/{shard['path']}"
     with _megatron_datasets() as datasets, TemporaryDirectory() as cache:
@@ -199,3 +227,18 @@ def _module(name: str, **names: Any) -> Any:
     module.__spec__ = importlib.util.spec_from_loader(name, loader=None)
     sys.modules[name] = module
     return module
+
+
+def lay_out_recordings(folder: Path) -> None:
+    """Write the demo's recordings, and who says what in them beside. Raises RecipeError without the extra."""
+    try:
+        needs("av", "soxr")
+    except ValueError as error:
+        raise RecipeError(f"demo speech: {error}") from error
+    lay_out(folder, folder.with_name(DEMOS["speech"].truth))
+
+
+DEMOS = {
+    "text": Demo("demo", lay_out_input, PLANTED, NEAR_DUPLICATE),
+    "speech": Demo("demo-speech", lay_out_recordings, SILENCE, fallback_id(SILENCE, 0)),
+}

@@ -48,7 +48,7 @@ from operators.read.span import QUARANTINE
 from workflows import profile
 from workflows.isolate import REASON as CRASHED
 from workflows.isolate import survivors
-from workflows.map_stage import EXPLAINING, explained
+from workflows.map_stage import CONTENTS, EXPLAINING, explained
 from workflows.recipe import RecipeError
 from workflows.stage import (
     INDEX,
@@ -70,7 +70,7 @@ READERS = 16  # threads that ask the store for files
 HISTORY_SHARE = 2  # of what a process may take goes to the index of published builds that one reduce goes through
 CLUSTER = ("cluster", "cluster_size")  # what an earlier stage has found of them stays
 TOPIC = "topic"
-PROFILED = ("id", TOPIC, "chars", "source", "language", "language_score")
+PROFILED = ("id", TOPIC, "chars", "source", "language", "language_score", profile.SAMPLES)
 
 
 @dataclass(frozen=True)
@@ -644,7 +644,8 @@ class ApplyTask:
     def _dead(self, docs: pa.Table, work: Entry, rows: NDArray[np.int64], verdict: pa.Table, name: str) -> pa.Table:
         taken = docs.take(pa.array(rows))
         if self.dropped_text and len(rows):
-            taken = taken.append_column("text", read_entry(self.store, work, ["text"])["text"].take(pa.array(rows)))
+            contents = read_entry(self.store, work, list(CONTENTS)).take(pa.array(rows))
+            taken = with_columns(taken, dict(zip(contents.column_names, contents.columns, strict=True)))
         reasons = pc.binary_join_element_wise(name, verdict["drop_reason"], "/")
         columns = {c: verdict[c] for c in VERDICT.names if c not in ("doc", "drop_reason")}
         return explained(with_columns(taken, {"drop_reason": reasons, **columns}), self.dropped_text)

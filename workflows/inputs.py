@@ -15,15 +15,22 @@ from operators.dedup.semantic import SemanticDedup
 from operators.dedup.unique_id import UniqueId
 from operators.document import SCHEMA, Splitter
 from operators.ordering.vectors import holds_vectors
+from operators.read.recording import URL
 from operators.read.rows import INTERNAL
-from operators.read.span import ReadError, format_of
+from operators.read.span import ReadError, format_of, is_audio
 from workflows.map_stage import input_columns
 from workflows.recipe import Recipe, RecipeError
 from workflows.stage import Job, Stage
 
 
-def snapshot(recipe: Recipe) -> tuple[tuple[dict[str, Any], ...], tuple[str, ...]]:
-    """The inputs as they are now, each file once, and the files that were passed over for their kind."""
+def listens(stage: Stage) -> bool:
+    """Whether the inputs are recordings: an operator opens them."""
+    return any(URL in step.operator.needs for one in stage.chain() for step in one.steps)
+
+
+def snapshot(recipe: Recipe, recordings: bool = False) -> tuple[tuple[dict[str, Any], ...], tuple[str, ...]]:
+    """The inputs as they are now, each file once, and the files that were passed over for their kind: all but
+    `recordings`, or those."""
     found: dict[str, dict[str, Any]] = {}
     ignored: list[str] = []
     places: dict[tuple[str | None, str], str] = {}
@@ -44,9 +51,10 @@ def snapshot(recipe: Recipe) -> tuple[tuple[dict[str, Any], ...], tuple[str, ...
             if not is_unicode(item.rel):
                 raise RecipeError(f"inputs.{number}: {item.url!r}: its name is not UTF-8; rename it")
             kind = format_of(item.rel)
-            if kind is None:
+            if kind is None or is_audio(kind) != recordings:
                 if len(listed) == 1:
-                    raise RecipeError(f"inputs.{number}: {item.url} is of no kind that can be read")
+                    told = f"is of no kind that can be read by workflow {recipe.workflow}"
+                    raise RecipeError(f"inputs.{number}: {item.url} {told}")
                 ignored.append(item.url)
                 continue
             other = places.setdefault((given.source, item.rel), item.url)
@@ -60,7 +68,7 @@ def snapshot(recipe: Recipe) -> tuple[tuple[dict[str, Any], ...], tuple[str, ...
     if not found and own:
         raise RecipeError(f"inputs: all that is there lies in the output {recipe.output}")
     if not found:
-        raise RecipeError(f"inputs: none of {len(ignored)} files is of a kind that can be read")
+        raise RecipeError(f"inputs: none of {len(ignored)} files is of a kind that can be read by {recipe.workflow}")
     return tuple(sorted(found.values(), key=lambda item: (item["rel"], item["url"]))), tuple(ignored)
 
 

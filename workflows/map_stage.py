@@ -21,6 +21,7 @@ from cluster.units import Record, peak_rss_bytes, run_units
 from operators.apply import Applied, Step, apply, characters
 from operators.document import DROP, with_columns
 from operators.read.reader import cut, joined, read
+from operators.read.recording import open_with
 from operators.read.span import QUARANTINE, Batch, Fields, ReadError, Span, Unreadable, group
 from workflows import profile
 from workflows.isolate import isolated
@@ -28,7 +29,9 @@ from workflows.recipe import RecipeError
 from workflows.stage import Histograms, Job, Manifest, Stage, StageError, basis_of, folder_of, summarise, uses_gpu
 from workflows.stage import characters as count_characters
 
-EXPLAINING = ("id", "url", "date", "source", "language", "chars")
+HEARD = ("recording", "start", "end", "samples", "speaker", "timeline", "snr", "dnsmos")  # of recordings and utterances
+CONTENTS = ("text", "payload", "content_type")  # which a dropped row has only if asked
+EXPLAINING = ("id", "url", "date", "source", "language", "chars", *HEARD)
 FILES_PER_CUT = 256
 SKIPPING = "`on_bad_file: skip` would quarantine what cannot be read"
 UNITS_PER_CPU = 4
@@ -36,6 +39,8 @@ MIN_UNIT_BYTES, MAX_UNIT_BYTES = 1 << 20, 32 << 20  # while that makes no more t
 MOST_UNITS = 10_000  # of a pass: each costs the driver 10 ms and 11 kB, and Ray's scheduler stalls at ten times that
 MOST_FILE_BYTES = 512 << 20  # of tables in memory: later stages hold a file whole, and copies of parts of it
 UNPACKED = 4  # bytes in memory a byte of input, compressed as it may be
+
+open_with(open_input)  # wherever a task of this module runs
 
 
 def run_map_stage(stage: Stage, job: Job, upstream: Manifest | None) -> Manifest:
@@ -240,7 +245,7 @@ def explained(dropped: pa.Table, text: bool) -> pa.Table:
     if "text" in dropped.column_names and "chars" not in dropped.column_names:
         chars = pc.fill_null(pc.utf8_length(dropped["text"]), 0).cast(pa.int64())
         dropped = dropped.append_column("chars", chars)
-    wanted = [*EXPLAINING, *(["text"] if text else []), *DROP.names, "cluster", "cluster_size"]
+    wanted = [*EXPLAINING, *(CONTENTS if text else ()), *DROP.names, "cluster", "cluster_size"]
     return dropped.select([name for name in wanted if name in dropped.column_names])
 
 

@@ -33,11 +33,13 @@ Profile = dict[str, Any]
 SCORE_BINS = 20
 MOST_NAMES = 200
 OTHER = "(other)"
+SAMPLES = "samples"  # the column of a document's length in samples, and the key of their sum
 NAMED = ("languages", "sources", "topics")  # parts of a profile that count names
 
 
 def profile(docs: pa.Table) -> Profile:
-    """Documents, characters, lengths by power of two, languages, sources, and each score in 20 bins of [0, 1].
+    """Documents, characters, lengths by power of two, languages, sources, and each score in 20 bins of [0, 1]; samples
+    of their audio, where they have any.
 
     `lengths[k]` counts texts of 2^(k-1) to 2^k - 1 characters; `lengths[0]` counts empty ones.
     """
@@ -55,11 +57,12 @@ def profile(docs: pa.Table) -> Profile:
         "sources": _most_frequent(_counts(docs["source"])) if "source" in names else {},
         "topics": _most_frequent(_counts(docs["topic"])) if "topic" in names else {},
         "scores": {name: _score_histogram(docs[name]) for name in sorted(scores)},
+        **({SAMPLES: pc.sum(docs[SAMPLES]).as_py() or 0} if SAMPLES in names else {}),
     }
 
 
 def drop_profile(dropped: pa.Table) -> Profile:
-    """By drop reason: documents, thresholds as they were set, and the deciding values in bins.
+    """By drop reason: documents, thresholds as they were set, the deciding values in bins, and samples of audio.
 
     A bin is named by its bound nearer to zero, as a decimal string; `bin_end` gives the other bound.
     """
@@ -74,6 +77,11 @@ def drop_profile(dropped: pa.Table) -> Profile:
     found: Profile = {
         reason: {"documents": n, "thresholds": {}, "values": {}} for reason, n in _counts(table["reason"]).items()
     }
+    if SAMPLES in dropped.column_names:
+        added = dropped.select(["drop_reason", SAMPLES]).group_by("drop_reason").aggregate([(SAMPLES, "sum")])
+        for reason, n in zip(*(added[name].to_pylist() for name in added.column_names), strict=True):
+            if reason is not None:
+                found[reason][SAMPLES] = n or 0
     for column, into in (("threshold", "thresholds"), ("value", "values")):
         grouped = table.group_by(["reason", column]).aggregate([([], "count_all")]).sort_by([(column, "ascending")])
         rows = zip(*(grouped[name].to_pylist() for name in ("reason", column, "count_all")), strict=True)

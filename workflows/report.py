@@ -23,6 +23,7 @@ from markupsafe import Markup, escape
 
 from operators.histogram import bin_end, cumulative
 from operators.ordering.order import SIMILARITY
+from workflows.audio_report import Audio
 from workflows.contexts import orderings, packings
 from workflows.distributions import Bin, Comparison, distributions
 from workflows.profile import NAMED, OTHER, SCORE_BINS
@@ -121,6 +122,7 @@ def render(
     manifest: Json,
     samples: Mapping[str, Sequence[Json]],
     quarantined: Mapping[str, Sequence[Json]] = MappingProxyType({}),
+    audio: Audio | None = None,
 ) -> str:
     """The report of the build that `manifest` describes.
 
@@ -130,10 +132,12 @@ def render(
     stages: list[Json] = list(manifest.get("stages") or ())
     reasons = _reasons(stages, samples)
     shards: list[Json] = list(manifest.get("shards") or ())
+    documents_in = stages[0].get("rows_in") or 0 if stages else 0
     return _environment().get_template("report.html.j2").render(
         build=manifest,
         stages=stages,
-        documents_in=stages[0].get("rows_in", 0) if stages else 0,
+        documents_in=documents_in,
+        documents_seen=documents_in + sum(stage.get("created") or 0 for stage in stages),
         created=_created(str(manifest.get("created") or "")),
         steps=list(_steps(stages)),
         reasons=reasons,
@@ -143,6 +147,7 @@ def render(
         distributions_open=DISTRIBUTIONS_OPEN,
         charts=[*_lengths(stages), *_scores(stages)],
         names=[one for key in NAMED for one in _names(stages, key, _sentence(key))],
+        audio=audio,
         orders=list(orderings(stages)),
         packings=list(packings(stages)),
         quarantined=list(_quarantined(stages, quarantined)),
@@ -168,7 +173,7 @@ def _environment() -> jinja2.Environment:
     )
     filters: dict[str, Callable[..., str]] = {
         "count": count, "compact": compact, "share": share, "duration": duration, "size": size, "number": number,
-        "name": name, "px": lambda x: f"{round(x, 2):g}",
+        "name": name, "px": lambda x: f"{round(x, 2):g}", "hours": hours, "whole": Markup,
     }  # fmt: skip
     environment.filters.update(filters)
     return environment
@@ -222,6 +227,10 @@ def duration(seconds: float | None) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02} s"
     return f"{whole // 3600:,} h {whole % 3600 // 60:02} min"
+
+
+def hours(n: float) -> str:
+    return duration(3600 * n)
 
 
 def size(n: float | None) -> str:

@@ -22,7 +22,7 @@ from cluster.inputs import list_inputs, open_input
 from operators.models.classifier_training import OTHER, Settings, Trained, TrainingError, train
 from operators.models.lines import HARMLESS
 from operators.read.reader import read
-from operators.read.span import Fields, ReadError, Span, format_of
+from operators.read.span import Fields, ReadError, Span, format_of, is_audio
 from workflows.gates import GateRefused
 from workflows.recipe import RecipeError
 
@@ -104,7 +104,7 @@ def documents(patterns: Sequence[str], fields: Fields, option: str, unread: Coun
             kind = format_of(file.rel)
             if kind in PAGES:
                 raise RecipeError(f"{option} {file.url}: pages; take their text, as `corpusmill export` writes it")
-            if kind is None:
+            if kind is None or is_audio(kind):
                 if len(files) > 1:
                     continue
                 raise RecipeError(f"{option} {file.url}: of no kind that can be read")

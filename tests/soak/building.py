@@ -58,10 +58,18 @@ class Disturbance(NamedTuple):
     writes: int
 
 
-def draw(chance: random.Random, kinds: Sequence[str]) -> list[Disturbance]:
+class Built(NamedTuple):
+    """What is built: the stages that write often enough to be disturbed, the input, the recipe for input and output."""
+
+    stages: tuple[str, ...]
+    lay_out: Callable[[Path, Path], None]
+    recipe: Callable[[Path, str, str], Path]
+
+
+def draw(chance: random.Random, kinds: Sequence[str], stages: Sequence[str]) -> list[Disturbance]:
     """A disturbance of each kind, at random points of random stages, in the order of the stages."""
-    found = [Disturbance(what, chance.choice(STAGES), chance.randrange(1, 9)) for what in kinds]
-    return sorted(found, key=lambda one: (STAGES.index(one.stage), one.writes))
+    found = [Disturbance(what, chance.choice(stages), chance.randrange(1, 9)) for what in kinds]
+    return sorted(found, key=lambda one: (stages.index(one.stage), one.writes))
 
 
 @dataclass(frozen=True)
@@ -71,17 +79,24 @@ class Ground:
     server: Server
     inputs: dict[str, str]
     expected: list[tuple[str, str]]
+    built: Built
+
+
+def text_recipe(path: Path, inputs: str, output: str) -> Path:
+    """The recipe of the small corpus."""
+    return recipe(path, [inputs], output, **SETTINGS)
 
 
 @contextmanager
-def ground(folder: Path, sample: Path) -> Iterator[Ground]:
+def ground(folder: Path, sample: Path, built: Built | None = None) -> Iterator[Ground]:
     """Start the server, lay out the inputs, build once without any disturbance."""
     server = Server(folder / "server", [BUCKET])
     server.start()
+    built = built or Built(STAGES, lay_out_inputs, text_recipe)
     try:
-        lay_out_inputs(folder / "in", sample)
+        built.lay_out(folder / "in", sample)
         inputs = {"local": str(folder / "in"), "s3": f"s3://{BUCKET}/in", "faulty s3": f"s3://{BUCKET}/in"}
-        on = Ground(server, inputs, [])
+        on = Ground(server, inputs, [], built)
         with site("local", 0, on) as there:
             run_disturbed(there, [], random.Random(0))
             there.check(tell_hashes, folder / "hashes.json")
@@ -96,7 +111,7 @@ def run_series(on: Ground, kind: str, seed: int, kinds: Sequence[str]) -> Counte
     """Build with a disturbance of each of `kinds` at random points, and check the corpus. How often what happened."""
     chance = random.Random(seed)
     with site(kind, seed, on) as there:
-        happened = run_disturbed(there, draw(chance, kinds), chance)
+        happened = run_disturbed(there, draw(chance, kinds, on.built.stages), chance)
         there.check(check_corpus, on.expected)
     return happened
 
@@ -146,7 +161,7 @@ def site(kind: str, seed: int, on: Ground) -> Iterator[Site]:
                 FaultProxy(on.server.endpoint, seed, FAULT_RATE if kind == "faulty s3" else 0.0)
             )
             there = Place(kind, f"s3://{BUCKET}/build-{seed}", proxy.endpoint.environment(), folder)
-        yield Site(there, recipe(folder / "recipe.yaml", [on.inputs[kind]], there.url, **SETTINGS), on, proxy)
+        yield Site(there, on.built.recipe(folder / "recipe.yaml", on.inputs[kind], there.url), on, proxy)
 
 
 def lay_out_inputs(folder: Path, sample: Path) -> None:
@@ -216,7 +231,8 @@ def run_disturbed(there: Site, disturbances: Sequence[Disturbance], chance: rand
 
 def _wait(there: Site, process: subprocess.Popen[bytes], one: Disturbance) -> None:
     """Return when the moment has come, or has passed unseen."""
-    later = STAGES[STAGES.index(one.stage) + 1 :]
+    stages = there.on.built.stages
+    later = stages[stages.index(one.stage) + 1 :]
     began = time.monotonic()
     while process.poll() is None:
         if there.writes(one.stage) >= one.writes or any(there.writes(stage) for stage in later):
@@ -255,7 +271,7 @@ def _end_all(process: subprocess.Popen[bytes]) -> None:
 def _finished(there: Site) -> set[str]:
     """Stages with a manifest, where they can be seen."""
     root = Path(there.place.url)
-    return {stage for stage in STAGES if list(root.glob(f"stages/{stage}-*/manifest.json"))}
+    return {stage for stage in there.on.built.stages if list(root.glob(f"stages/{stage}-*/manifest.json"))}
 
 
 def shift_times(folder: Path, chance: random.Random) -> None:

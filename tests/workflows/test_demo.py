@@ -18,7 +18,7 @@ import pytest
 
 from tests.cluster.test_seaweed import unix_sockets
 from workflows.build import prepare
-from workflows.demo import discard, lay_out_input, write_recipe
+from workflows.demo import DEMOS, discard, lay_out_input, write_recipe
 from workflows.recipe import RecipeError
 
 COMMAND = str(Path(sys.executable).with_name("corpusmill"))
@@ -40,7 +40,7 @@ def corpusmill(*arguments: object) -> subprocess.CompletedProcess[str]:
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
     folder = tmp_path_factory.mktemp("demo") / "it's, [a] {folder}"
-    done = corpusmill("demo", folder, "--s3")
+    done = corpusmill("demo", "text", folder, "--s3")
     assert done.returncode == 0, done.stdout + done.stderr
     return Ran(folder, done.stdout, done.stderr)
 
@@ -104,7 +104,7 @@ def test_what_it_prints_brings_the_store_back_and_holds_no_secret(ran: Ran) -> N
 def test_the_recipe_finds_the_input_in_a_folder_of_any_name(tmp_path: Path) -> None:
     folder = tmp_path / "it's, [a] {folder}: #1"
     lay_out_input(folder / "demo-input")
-    write_recipe(folder / "demo.yaml", str(folder))
+    write_recipe(folder / "demo.yaml", str(folder), DEMOS["text"])
     prepared = prepare(folder / "demo.yaml")
     found = {item["rel"]: item["format"] for item in prepared.job.inputs}
     assert found == {"documents.parquet": "parquet", "pages.warc.gz": "warc", "planted.jsonl.gz": "jsonl"}
@@ -130,9 +130,9 @@ def test_an_earlier_demo_is_replaced(tmp_path: Path) -> None:
     lay_out_input(tmp_path / "demo-input")
     (tmp_path / "demo" / "builds").mkdir(parents=True)
     (tmp_path / "other").mkdir()
-    discard(tmp_path, "demo")
+    discard(tmp_path, "demo", DEMOS["text"])
     assert [path.name for path in tmp_path.iterdir()] == ["other"]
-    discard(tmp_path, "demo")
+    discard(tmp_path, "demo", DEMOS["text"])
 
 
 @pytest.mark.parametrize("name", ["demo", "demo-input"])
@@ -140,12 +140,12 @@ def test_what_no_demo_made_is_refused_and_stays(tmp_path: Path, name: str) -> No
     (tmp_path / name).mkdir()
     (tmp_path / name / "mine").write_text("precious")
     with pytest.raises(RecipeError, match="no earlier demo made it"):
-        discard(tmp_path, "demo")
+        discard(tmp_path, "demo", DEMOS["text"])
     assert (tmp_path / name / "mine").read_text() == "precious"
 
 
 def test_the_command_refuses_as_any_bad_argument(tmp_path: Path) -> None:
     (tmp_path / "demo-s3").mkdir()
-    done = corpusmill("demo", tmp_path, "--s3")
+    done = corpusmill("demo", "text", tmp_path, "--s3")
     assert (done.returncode, done.stdout) == (2, "")
     assert f"{tmp_path}/demo-s3 is there" in done.stderr

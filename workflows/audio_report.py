@@ -1,0 +1,169 @@
+"""What the report tells of recordings: hours by fate, one of them as a timeline, and utterances to listen to."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cluster.storage import Store
+from cluster.tables import Entry, read_entry
+from operators.apply import SPLIT
+from operators.speech.spool import RATE
+from workflows.profile import SAMPLES
+from workflows.stage import Manifest
+
+FILES = 50  # of a stage that are looked through: a report is no search
+HEARD = 8  # utterances to listen to, kept ones, and as many that were not
+LONGEST = 12  # seconds of one that are played
+BIT_RATE = 48  # kbit/s
+WIDTH, LANE, GAP = 1000, 16, 7  # of the timeline
+SPEAKERS = 8  # colours
+TOLD = ("id", "recording", "start", "end", "speaker", "language", "text", "dnsmos", "snr", "drop_reason", "drop_value")
+
+
+class Hours(NamedTuple):
+    """Audio by fate: `reason` is none for what was kept."""
+
+    stage: str
+    reason: str | None
+    spans: int
+    hours: float
+
+
+class Lane(NamedTuple):
+    """One row of the timeline: bars (x, width, colour, title) of one kind."""
+
+    name: str
+    bars: list[tuple[float, float, str, str]]
+
+
+class Timeline(NamedTuple):
+    recording: str
+    seconds: float
+    lanes: list[Lane]
+
+    @property
+    def height(self) -> int:
+        return len(self.lanes) * (LANE + GAP)
+
+
+class Audio(NamedTuple):
+    hours: list[Hours]
+    recordings: int
+    hours_in: float
+    hours_kept: float
+    timeline: Timeline | None
+    kept: list[Mapping[str, Any]]
+    rejected: list[Mapping[str, Any]]
+
+
+def audio_of(store: Store, manifest: Manifest) -> Audio | None:
+    """None for a build that has no audio."""
+    stages = manifest["stages"]
+    hours = list(_hours(stages))
+    if not hours:
+        return None
+    split = [one for one in hours if one.reason and one.reason.endswith(f"/{SPLIT}")]
+    lost = [one for one in hours if one.reason and one not in split]
+    kept = Hours(stages[-1]["name"], None, stages[-1]["kept"], _kept(stages[-1]) / RATE / 3600)
+    heard = stages[-2] if len(stages) > 1 else stages[-1]  # the last stage whose files hold the documents themselves
+    files = heard["files"]["kept"][:FILES]
+    return Audio(
+        hours=[kept, *sorted(lost, key=lambda one: -one.hours)],
+        recordings=stages[0]["rows_in"],
+        hours_in=sum(one.hours for one in split) or kept.hours + sum(one.hours for one in lost),
+        hours_kept=kept.hours,
+        timeline=_timeline(store, stages, files),
+        kept=_playable(store, files),
+        rejected=_playable(store, [e for s in stages for e in s["files"]["dropped"][:FILES]], each=1),
+    )
+
+
+def _hours(stages: Sequence[Manifest]) -> Iterator[Hours]:
+    for stage in stages:
+        for reason, found in stage["profile"]["dropped"].items():
+            if SAMPLES in found:
+                yield Hours(stage["name"], reason, found["documents"], found[SAMPLES] / RATE / 3600)
+    if _kept(stages[-1]):
+        yield Hours(stages[-1]["name"], None, stages[-1]["kept"], _kept(stages[-1]) / RATE / 3600)
+
+
+def _kept(stage: Manifest) -> int:
+    n: int = stage["profile"]["kept"].get(SAMPLES, 0)
+    return n
+
+
+def _playable(store: Store, files: Sequence[Entry], each: int = HEARD) -> list[Mapping[str, Any]]:
+    """A few rows with their audio as a data URL, `each` of a reason at most; none where the extra is missing."""
+    from operators.speech.codec import decode, encode_mp3
+
+    found: list[Mapping[str, Any]] = []
+    reasons: dict[str | None, int] = {}
+    for entry in files:
+        if len(found) >= HEARD:
+            break
+        rows = read_entry(store, entry, [*TOLD, "payload"])
+        if "payload" not in rows.column_names:
+            continue
+        rows = rows.filter(pc.is_valid(rows["payload"]))
+        for row in rows.slice(0, FILES).to_pylist():
+            reason = row.get("drop_reason")
+            if len(found) < HEARD and reasons.get(reason, 0) < each:
+                reasons[reason] = reasons.get(reason, 0) + 1
+                samples = decode(row.pop("payload"))[: LONGEST * RATE]
+                mp3 = base64.b64encode(encode_mp3(samples, BIT_RATE)).decode()
+                found.append(row | {"audio": f"data:audio/mpeg;base64,{mp3}"})
+    return found
+
+
+def _timeline(store: Store, stages: Sequence[Manifest], files: Sequence[Entry]) -> Timeline | None:
+    """Of the recording in `files` of which most was kept, ties by name."""
+    if not files:
+        return None
+    kept = pa.concat_tables([read_entry(store, file, ["recording", "start", "end"]) for file in files])
+    lengths: dict[str, float] = {}
+    for row in kept.to_pylist():
+        lengths[row["recording"]] = lengths.get(row["recording"], 0.0) + row["end"] - row["start"]
+    name = min(lengths, key=lambda one: (-lengths[one], one), default=None)
+    if name is None:
+        return None
+    rows = [row for stage in stages for row in _dropped_of(store, stage, name)]
+    marks = next((row["timeline"] for row in rows if row.get("timeline")), None)
+    parent = next((row for row in rows if row["drop_reason"].endswith(f"/{SPLIT}")), None)
+    if marks is None or parent is None:
+        return None
+    seconds = parent[SAMPLES] / RATE
+    lanes: dict[str, Lane] = {}
+
+    def bar(lane: str, start: float, end: float, colour: str, title: str) -> None:
+        x, width = WIDTH * start / seconds, max(0.8, WIDTH * (end - start) / seconds)
+        told = f"{title}, {start:.1f} to {end:.1f} s"
+        lanes.setdefault(lane, Lane(lane, [])).bars.append((x, width, colour, told))
+
+    for mark in marks:
+        if mark["kind"] == "turn":
+            number = mark["speaker"] or 0
+            bar(f"speaker {number + 1}", mark["start"], mark["end"], f"run{number % SPEAKERS}", "turn")
+        else:
+            bar(mark["kind"], mark["start"], mark["end"], "early", mark["kind"])
+    for row in kept.filter(pc.equal(kept["recording"], name)).to_pylist():
+        bar("kept", row["start"], row["end"], "kept", "kept")
+    for row in rows:
+        if row.get("end") is not None and row is not parent:
+            bar(row["drop_reason"].partition("/")[2].replace("_", " "), row["start"], row["end"], "lost", "dropped")
+    return Timeline(name, seconds, list(lanes.values()))
+
+
+def _dropped_of(store: Store, stage: Manifest, recording: str) -> list[dict[str, Any]]:
+    """The dropped rows of a recording, looked for in a bounded number of files."""
+    found: list[dict[str, Any]] = []
+    for entry in stage["files"]["dropped"][:FILES]:
+        rows = read_entry(store, entry, ["recording", "start", "end", SAMPLES, "timeline", "drop_reason"])
+        if "recording" in rows.column_names:
+            mine = rows.filter(pc.equal(rows["recording"], pa.scalar(recording)))
+            found += mine.to_pylist()
+    return found

@@ -1,0 +1,58 @@
+"""Raw recordings to transcribed utterances: Emilia-Pipe (He et al. 2024, arXiv 2407.05361, section 3).
+
+The six steps of the paper's figure 1, in its order: standardise, separate the voice from music, diarise, segment by
+voice activity, transcribe, filter. Recordings travel as references until they are cut; what is cut carries its audio.
+Ours separates only where there is music, merges without loss, drops what two speakers say at once, and judges the pace
+of speech by language; `mode: emilia` of each step is the published behaviour. With separation, diarisation and
+transcription off it is the curation of IndicWav2Vec (Javed et al. 2021, arXiv 2111.03945, section 3.1).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from operators.dedup.exact import ExactDedup
+from operators.dedup.unique_id import UniqueId
+from operators.speech.diarise import Diarise
+from operators.speech.dnsmos import Dnsmos
+from operators.speech.filter import SpeechFilter
+from operators.speech.segment import Segment
+from operators.speech.separate import Separate
+from operators.speech.snr import Snr
+from operators.speech.standardise import Standardise
+from operators.speech.transcribe import Transcribe
+from operators.speech.units import Units
+from operators.speech.vad import Vad
+from operators.tokens.interleave import Interleave
+from operators.tokens.pack import Pack
+from operators.tokens.tokenizer import Tokenizer
+from workflows.recipe import Params
+from workflows.stage import Stage, TokenStage
+
+
+def speech(params: Params) -> Stage:
+    """Recordings to shards of utterances, in four durable stages."""
+    use = params.use
+    cut = Stage(
+        "segment",
+        None,
+        (use(Standardise), use(Separate), use(Vad), use(Diarise), use(Segment), use(Snr)),
+    )
+    transcribe = use(Transcribe)
+    spoken: Literal["on", "off"] = "on" if transcribe else "off"  # without words there is nothing to tell apart by them
+    dnsmos = use(Dnsmos)
+    heard = cut.then("transcribe", transcribe, dnsmos, use(Units, default="off"))
+    unknown: dict[str, Any] = {} if dnsmos else {"min_dnsmos": None}
+    unknown |= {} if transcribe else {"min_characters": None, "per": None}
+    kept = Stage(
+        "filter",
+        heard,
+        (
+            UniqueId(),
+            use(ExactDedup, "exact_dedup_audio", field="audio_key"),  # the same recording under two names
+            use(SpeechFilter, **unknown),
+            use(ExactDedup, "exact_dedup_utterance", default=spoken, field="utterance_key", normalize="words"),
+        ),
+    )
+    tokenize = use(Tokenizer, default=spoken)
+    return TokenStage("tokens", kept, (tokenize,), pack=use(Pack), compose=use(Interleave, default="off"))
