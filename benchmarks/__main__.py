@@ -37,6 +37,7 @@ def main() -> None:
         ("tokens", [corpus]),
         ("ordering", [corpus]),
         ("packing", [corpus]),
+        ("speech", []),
         ("storage", []),
     ):
         done = subprocess.run(
