@@ -236,16 +236,18 @@ class Params:
 
 
 class _Recording(Params):
-    """Only notes what a workflow asks for, and its own defaults."""
+    """Only notes what a workflow asks for, and its own defaults: its steps have operators without fields."""
 
     def __init__(self) -> None:
         super().__init__({})
         self.defaults: dict[str, dict[str, Any]] = {}
 
-    def use(self, operator: type, name: str | None = None, **fields: Any) -> None:
-        fields.pop("default", None)  # of the use, not of the operator
+    def use(
+        self, operator: type, name: str | None = None, *, default: Literal["on", "off"] = "on", **fields: Any
+    ) -> Step | None:
         name = name or str(operator.name)  # type: ignore[attr-defined]
         self.used[name], self.defaults[name] = operator, fields
+        return Step(name, object.__new__(operator)) if default == "on" else None
 
 
 def recipe_schema(workflow: str) -> dict[str, Any]:

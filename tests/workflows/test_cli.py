@@ -157,7 +157,7 @@ def test_init_prints_a_recipe_that_validates(tmp_path: Path, monkeypatch: pytest
     assert sorted(path.name for path in tmp_path.iterdir()) == ["crawl", "web.yaml"]
     unknown = corpusmill("init", "spech")
     assert (unknown.code, unknown.out) == (2, "")
-    assert "'spech'; there are: order, text" in unknown.err
+    assert "'spech'; there are: order, speech, text" in unknown.err
 
 
 def test_schema_accepts_the_printed_recipe_and_rejects_misspellings() -> None:
@@ -426,7 +426,7 @@ def test_doctor_looks_at_the_machine_and_the_output(tmp_path: Path) -> None:
         ("splits: {../up: 0.1}", "r.yaml:3: splits"),
         ("splits: {train: 0.1}", "r.yaml:3: splits"),
         ("splits: {a: 0.7, b: 0.7}", "r.yaml:3: splits"),
-        ("workflow: txt", "workflow: unknown 'txt'; allowed: order, text, or file.py:function"),
+        ("workflow: txt", "workflow: unknown 'txt'; allowed: order, speech, text, or file.py:function"),
         ("workflow: absent.py:mine", "no such file: absent.py"),
         ("workflow: {folder}/mine.py:other", "has no function 'other'"),
         ("workflow: {folder}/broken.py:mine", "broken.py"),
