@@ -69,13 +69,16 @@ def audio_of(store: Store, manifest: Manifest) -> Audio | None:
         return None
     split = [one for one in hours if one.reason and one.reason.endswith(f"/{SPLIT}")]
     lost = [one for one in hours if one.reason and one not in split]
+    names = [f"{operator['name']}/" for operator in stages[0]["operators"]]
+    cutting = next((k for k, name in enumerate(names) if any(one.reason == f"{name}{SPLIT}" for one in split)), 0)
+    whole = [one for one in lost if one.reason and one.reason.startswith(tuple(names[:cutting]))]  # never cut
     kept = Hours(stages[-1]["name"], None, stages[-1]["kept"], _kept(stages[-1]) / RATE / 3600)
     heard = stages[-2] if len(stages) > 1 else stages[-1]  # the last stage whose files hold the documents themselves
     files = heard["files"]["kept"][:FILES]
     return Audio(
         hours=[kept, *sorted(lost, key=lambda one: -one.hours)],
         recordings=stages[0]["rows_in"],
-        hours_in=sum(one.hours for one in split) or kept.hours + sum(one.hours for one in lost),
+        hours_in=sum(one.hours for one in (*split, *whole)),
         hours_kept=kept.hours,
         timeline=_timeline(store, stages, files),
         kept=_playable(store, files),

@@ -22,7 +22,7 @@ import orjson
 from cluster.storage import Store
 from cluster.tables import Entry
 from cluster.units import Record
-from operators.apply import Step
+from operators.apply import SPLIT, Step
 from operators.document import identity
 from operators.phases import GlobalOperator, Phase
 from workflows import profile
@@ -268,6 +268,22 @@ def check_conservation(manifest: Manifest) -> None:
     c = manifest["characters"]
     if c["in"] + c["created"] != c["kept"] + c["dropped"] + c["cut"]:
         raise ConservationError(f"{where}: characters do not add up: {c}")
+    _check_spans(manifest)
+
+
+def _check_spans(manifest: Manifest) -> None:
+    """Recordings that were cut are there as spans, kept or dropped; there is more where a mode lets them overlap."""
+    profiles = manifest.get("profile", {})
+    names = [operator["name"] for operator in manifest["operators"]]
+    heard = {reason: found.get(SAMPLES, 0) for reason, found in profiles.get("dropped", {}).items()}
+    for number, name in enumerate(names):
+        later = tuple(f"{one}/" for one in names[number:])
+        whole = heard.get(f"{name}/{SPLIT}", 0)
+        spans = sum(n for reason, n in heard.items() if reason.startswith(later)) - whole
+        spans += profiles.get("kept", {}).get(SAMPLES, 0)
+        if whole > spans:
+            told = f"{whole} samples of recordings were cut into {spans}"
+            raise ConservationError(f"stage {manifest['name']}: {told}")
 
 
 def check_upstream(manifest: Manifest, upstream: Manifest | None) -> None:
@@ -276,7 +292,10 @@ def check_upstream(manifest: Manifest, upstream: Manifest | None) -> None:
         came, kept = manifest["rows_in"], upstream["kept"]
         raise ConservationError(f"stage {manifest['name']}: {came} rows came, {upstream['name']} kept {kept}")
     if upstream is not None and not manifest["quarantined"]:
-        came, kept = (part["profile"][side].get(SAMPLES, 0) for part, side in ((manifest, "in"), (upstream, "kept")))
+        came, kept = (
+            part.get("profile", {}).get(side, {}).get(SAMPLES, 0)
+            for part, side in ((manifest, "in"), (upstream, "kept"))
+        )
         if came != kept:
             told = f"{came} samples of audio came, {upstream['name']} kept {kept}"
             raise ConservationError(f"stage {manifest['name']}: {told}")

@@ -24,7 +24,9 @@ from operators.read.span import fallback_id
 from workflows.build import build, prepare
 from workflows.corpus import newest_build
 from workflows.explain import why
+from workflows.nightly import prepare_night, run_night
 from workflows.recipe import RecipeError
+from workflows.retract import retract
 from workflows.speech_sample import SAMPLE, Mix, committed, listen, write
 from workflows.verify import verify
 
@@ -52,7 +54,7 @@ def talk() -> Mix:
     return mix
 
 
-def recipe(path: Path, inputs: Path, output: Path, **changes: Any) -> Path:
+def recipe(path: Path, inputs: Path | list[Path], output: Path, **changes: Any) -> Path:
     params: dict[str, Any] = {
         "transcribe": {"words": True},
         "units": {},
@@ -60,7 +62,7 @@ def recipe(path: Path, inputs: Path, output: Path, **changes: Any) -> Path:
     } | changes.pop("params", {})
     body = {
         "workflow": "speech",
-        "inputs": [str(inputs)],
+        "inputs": [str(one) for one in (inputs if isinstance(inputs, list) else [inputs])],
         "output": str(output),
         "dropped_text": True,
         "params": params,
@@ -161,16 +163,17 @@ def test_the_same_bytes_whatever_the_units(folder: Path, built: dict[str, Any]) 
 
 
 def test_interleaved_with_units_text_stays_whole(folder: Path, built: dict[str, Any]) -> None:
+    shutil.copytree(folder / "out", folder / "turns")
     made = recipe(
-        folder / "interleaved.yaml",
+        folder / "turns.yaml",
         folder / "in",
-        folder / "out",
+        folder / "turns",
         params={"interleave": {}},
         shards={"formats": ["tokens_parquet", "parquet"]},
     )
     result = build(prepare(made))
     assert [stage["cached"] for stage in result["stages"]] == [True, True, True, False]
-    documents = pq.read_table(folder / "out" / next(s["path"] for s in result["shards"] if s["format"] == "parquet"))
+    documents = pq.read_table(folder / "turns" / next(s["path"] for s in result["shards"] if s["format"] == "parquet"))
     text = " ".join(row["text"] for row in utterances(folder, built).sort_by("start").to_pylist())
     assert documents["text"].to_pylist() == [text]
     assert 0 < documents["speech_share"][0].as_py() < 1
@@ -191,3 +194,31 @@ def test_a_workflow_takes_what_it_can_read(workflow: str, name: str, told: str, 
     (tmp_path / "recipe.yaml").write_bytes(orjson.dumps(body))
     with pytest.raises(RecipeError, match=told):
         prepare(tmp_path / "recipe.yaml")
+
+
+def test_an_utterance_is_taken_out_of_every_format(folder: Path, built: dict[str, Any]) -> None:
+    shutil.copytree(folder / "out", folder / "less")
+    store = open_store(str(folder / "less"))
+    gone, *left = utterances(folder, built)["id"].to_pylist()
+    retract(store, pa.array([gone]))
+    assert [error for _, error in verify(store) if error] == []
+    shards = newest_build(store)["shards"]
+    for shard in (one for one in shards if one["format"] == "webdataset"):
+        with tarfile.open(folder / "less" / shard["path"]) as archive:
+            assert len(archive.getnames()) == 2 * len(left)
+
+
+def test_a_night_knows_what_was_published(folder: Path, built: dict[str, Any]) -> None:
+    shutil.copytree(folder / "out", folder / "night")
+    (folder / "later").mkdir()
+    shutil.copy(folder / "in" / TALK, folder / "later" / "third copy.flac")
+    new = Mix(4)
+    new.turn(committed()["fr"][:2])
+    write(folder / "later" / "new.ogg", new.samples(), 48_000)
+    recipe(folder / "night.yaml", [folder / "in", folder / "later"], folder / "night")
+    result = run_night(folder / "night.yaml", prepare_night(folder / "night.yaml"))
+    assert result["committed"]
+    kept, dropped = (rows_of(folder / "night", "filter", one) for one in ("kept", "dropped"))
+    assert set(kept["recording"].to_pylist()) == {"new.ogg"}
+    assert "exact_dedup_audio/duplicate" in dropped["drop_reason"].to_pylist()
+    assert [error for _, error in verify(open_store(str(folder / "night"))) if error] == []
