@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from operators.document import Operator, Pinned, PinnedFile, drop, loaded, parameters
 from operators.hashes import xxh3_64
+from operators.read.recording import RECORDING
 
 TEXTUAL = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
 
@@ -66,7 +67,7 @@ class IdFile:
 
 @parameters
 class Retracted(Operator):
-    """Drops the documents whose ids are in the file."""
+    """Drops the documents whose ids are in the file, and the utterances of recordings whose ids are."""
 
     name: ClassVar[str] = "retracted"
     ids: PinnedFile | None = None
@@ -84,8 +85,17 @@ class Retracted(Operator):
         if self.ids is None:
             raise ValueError("retracted: has no file of ids yet")
         ids: Ids = loaded(IdFile(self.ids))
-        gone = pa.array(ids.has(docs["id"]))
+        found = ids.has(docs["id"])
+        if RECORDING in docs.column_names:
+            found |= ids.has(recordings_of(docs["id"]))
+        gone = pa.array(found)
         return drop(docs, pc.if_else(gone, "tombstone", pa.scalar(None, pa.string())))
+
+
+def recordings_of(ids: pa.Array | pa.ChunkedArray) -> pa.ChunkedArray:
+    """The ids of the recordings that utterances are parts of, null for other ids."""
+    found = pc.extract_regex(ids.cast(pa.large_string()), r"^(?P<recording>[\s\S]+)/\d{5,}$")
+    return pc.struct_field(found, "recording")
 
 
 def parse_ids(data: bytes) -> pa.Array | pa.ChunkedArray:

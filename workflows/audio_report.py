@@ -10,8 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cluster.storage import Store
-from cluster.tables import Entry, read_entry
+from cluster.tables import Entry, iterate_entry, read_entry
 from operators.apply import SPLIT
+from operators.models.weights import needs
 from operators.speech.spool import RATE
 from workflows.profile import SAMPLES
 from workflows.stage import Manifest
@@ -26,10 +27,10 @@ TOLD = ("id", "recording", "start", "end", "speaker", "language", "text", "dnsmo
 
 
 class Hours(NamedTuple):
-    """Audio by fate: `reason` is none for what was kept."""
+    """Audio by fate; of what was kept the `reason` is empty. Spans that overlap count for each."""
 
     stage: str
-    reason: str | None
+    reason: str
     spans: int
     hours: float
 
@@ -65,20 +66,17 @@ def audio_of(store: Store, manifest: Manifest) -> Audio | None:
     """None for a build that has no audio."""
     stages = manifest["stages"]
     hours = list(_hours(stages))
-    if not hours:
+    left = stages[-1]["profile"]["kept"].get(SAMPLES, 0)
+    if not hours and not left:
         return None
-    split = [one for one in hours if one.reason and one.reason.endswith(f"/{SPLIT}")]
-    lost = [one for one in hours if one.reason and one not in split]
-    names = [f"{operator['name']}/" for operator in stages[0]["operators"]]
-    cutting = next((k for k, name in enumerate(names) if any(one.reason == f"{name}{SPLIT}" for one in split)), 0)
-    whole = [one for one in lost if one.reason and one.reason.startswith(tuple(names[:cutting]))]  # never cut
-    kept = Hours(stages[-1]["name"], None, stages[-1]["kept"], _kept(stages[-1]) / RATE / 3600)
+    lost = [one for one in hours if not one.reason.endswith(f"/{SPLIT}")]
+    kept = Hours(stages[-1]["name"], "", stages[-1]["kept"], left / RATE / 3600)
     heard = stages[-2] if len(stages) > 1 else stages[-1]  # the last stage whose files hold the documents themselves
     files = heard["files"]["kept"][:FILES]
     return Audio(
         hours=[kept, *sorted(lost, key=lambda one: -one.hours)],
         recordings=stages[0]["rows_in"],
-        hours_in=sum(one.hours for one in (*split, *whole)),
+        hours_in=kept.hours + sum(one.hours for one in lost),
         hours_kept=kept.hours,
         timeline=_timeline(store, stages, files),
         kept=_playable(store, files),
@@ -91,25 +89,21 @@ def _hours(stages: Sequence[Manifest]) -> Iterator[Hours]:
         for reason, found in stage["profile"]["dropped"].items():
             if SAMPLES in found:
                 yield Hours(stage["name"], reason, found["documents"], found[SAMPLES] / RATE / 3600)
-    if _kept(stages[-1]):
-        yield Hours(stages[-1]["name"], None, stages[-1]["kept"], _kept(stages[-1]) / RATE / 3600)
-
-
-def _kept(stage: Manifest) -> int:
-    n: int = stage["profile"]["kept"].get(SAMPLES, 0)
-    return n
 
 
 def _playable(store: Store, files: Sequence[Entry], each: int = HEARD) -> list[Mapping[str, Any]]:
     """A few rows with their audio as a data URL, `each` of a reason at most; none where the extra is missing."""
+    try:
+        needs("av", "soundfile")
+    except ValueError:
+        return []
     from operators.speech.codec import decode, encode_mp3
 
     found: list[Mapping[str, Any]] = []
     reasons: dict[str | None, int] = {}
-    for entry in files:
+    for rows in (part for entry in files for part in iterate_entry(store, entry, [*TOLD, "payload"])):
         if len(found) >= HEARD:
             break
-        rows = read_entry(store, entry, [*TOLD, "payload"])
         if "payload" not in rows.column_names:
             continue
         rows = rows.filter(pc.is_valid(rows["payload"]))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import orjson
+import xxhash
 
 from cluster import commit
 from cluster.commit import LogEntry
@@ -25,7 +26,7 @@ from workflows.corpus import committed_build, newest_build, save_build, save_lis
 from workflows.explain import dropped_samples, quarantine_samples
 from workflows.gates import check_gates, check_names, check_rules
 from workflows.global_stage import check_history, estimate, memory_of, run_global_stage
-from workflows.inputs import check_columns, listens, snapshot
+from workflows.inputs import check_columns, snapshot
 from workflows.interleaving import check_interleaving
 from workflows.map_stage import check_inputs, run_map_stage
 from workflows.placing import check_placement
@@ -45,6 +46,7 @@ from workflows.stage import (
     discard,
     fingerprint,
     folder_of,
+    listens,
     load_manifest,
     mark_used,
     parameters_of,
@@ -58,6 +60,7 @@ from workflows.watch import watched
 
 SCHEMA_VERSION = 1
 BYTES_PER_DOCUMENT = 2000  # of input, while no stage has counted them: what `plan` says then is rough
+BYTES_PER_UTTERANCE = 200_000  # the same of recordings
 PACKAGES = (
     "corpusmill",
     "ray",
@@ -111,7 +114,12 @@ def prepare(
         store = open_store(recipe.output)
     except StorageError as error:
         raise located(("output",), str(error)) from error
+    if listens(stage) and (named := recipe.fields.model_dump(exclude_none=True)):
+        raise located(("fields",), f"recordings have no columns, got {named}")
     inputs, ignored = snapshot(recipe, listens(stage))
+    if limit is not None and listens(stage):  # listening is what takes time
+        inputs = tuple(sorted(inputs, key=lambda item: xxhash.xxh3_64_digest(item["rel"]))[:limit])
+        limit = None
     if isinstance(stage, TokenStage):
         audio = listens(stage) and stage.compose is None
         if wrong := recipe.shards.unfit(tokens=bool(stage.steps), audio=audio):
@@ -183,7 +191,8 @@ def plan(prepared: Prepared) -> dict[str, Any]:
     above: Manifest | None = None
     reached = True
     stages = []
-    rows: int = sum(item["size"] for item in job.inputs) // BYTES_PER_DOCUMENT
+    each = BYTES_PER_UTTERANCE if listens(prepared.stage) else BYTES_PER_DOCUMENT
+    rows: int = sum(item["size"] for item in job.inputs) // each
     for stage in prepared.stage.chain():
         rows = above["kept"] if above is not None else rows
         above = load_manifest(job.store, folder_of(stage, job), basis_of(above)) if reached else None

@@ -12,6 +12,8 @@ import pyarrow.compute as pc
 from cluster.storage import Store
 from cluster.tables import Entry, columns_of, read_entry
 from operators.document import DROP
+from operators.read.span import fallback_id
+from workflows import profile
 from workflows.stage import Manifest
 
 SAMPLES = 20
@@ -21,9 +23,16 @@ SAMPLE_CHARACTERS = 600
 def why(store: Store, manifests: Sequence[Manifest], doc_id: str) -> dict[str, Any]:
     """Where a document went: kept (shard and offset), dropped or quarantined (why), or unknown. Of several builds that
     know the id, the one counts that kept it, else the first."""
-    answers = [_fate(store, manifest, doc_id) for manifest in manifests]
+    answers = [_fate(store, manifest, name) for manifest in manifests for name in _names(manifest, doc_id)]
     known = [answer for answer in answers if answer["fate"] != "unknown"]
     return next((answer for answer in known if answer["fate"] == "kept"), (known or answers)[0])
+
+
+def _names(manifest: Manifest, doc_id: str) -> tuple[str, ...]:
+    """What is looked for: of a build of recordings also the id of the one in the file of that name."""
+    audio = any(profile.SAMPLES in found for found in manifest["stages"][0]["profile"].values())
+    audio |= any(profile.SAMPLES in found for found in manifest["stages"][0]["profile"]["dropped"].values())
+    return (doc_id, fallback_id(doc_id, 0)) if audio else (doc_id,)
 
 
 def _fate(store: Store, manifest: Manifest, doc_id: str) -> dict[str, Any]:
@@ -55,7 +64,7 @@ def _rows(store: Store, entries: list[Entry], doc_id: str) -> Iterator[dict[str,
         ids = read_entry(store, entry, ["id"])["id"]
         at = pc.index(ids, pa.scalar(doc_id, ids.type)).as_py()
         if at >= 0:
-            columns = [c for c in columns_of(store, entry) if c != "text"]
+            columns = [c for c in columns_of(store, entry) if c not in ("text", "payload")]
             yield read_entry(store, entry, columns).slice(at, 1).to_pylist()[0]
 
 
@@ -64,7 +73,7 @@ def dropped_samples(store: Store, manifest: Manifest) -> dict[str, list[dict[str
     samples: dict[str, list[dict[str, Any]]] = {}
     for stage in manifest["stages"]:
         for entry in stage["files"]["dropped"]:
-            table = read_entry(store, entry)
+            table = read_entry(store, entry, ["id", "url", "text", *DROP.names])
             for reason in pc.unique(table["drop_reason"]).to_pylist():
                 rows = table.filter(pc.equal(table["drop_reason"], reason))
                 lots = [_lot(doc_id) for doc_id in rows["id"].to_pylist()]

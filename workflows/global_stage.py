@@ -7,7 +7,7 @@ columns the verdicts add and the ranges they cut out of the text. The text is no
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ from cluster import cuts
 from cluster.exchange import concatenate, open_partition, read_table, write_partitions, write_table
 from cluster.index import IndexTask, look_up
 from cluster.storage import Store
-from cluster.tables import Entry, TableWriter, read_entry
+from cluster.tables import Entry, TableWriter, iterate_entry, read_entry
 from cluster.units import Record, Task, UnitFailed, peak_rss_bytes, run_units
 from operators.apply import Step
 from operators.document import identity, with_columns
@@ -48,7 +48,7 @@ from operators.read.span import QUARANTINE
 from workflows import profile
 from workflows.isolate import REASON as CRASHED
 from workflows.isolate import survivors
-from workflows.map_stage import CONTENTS, EXPLAINING, explained
+from workflows.map_stage import AUDIO, EXPLAINING, HEARD, explained
 from workflows.recipe import RecipeError
 from workflows.stage import (
     INDEX,
@@ -562,7 +562,7 @@ class ApplyTask:
 
     def __call__(self, number: int, work: Entry) -> Record:
         measures = [name for one in self.verdicts for name in one.measures]
-        docs = read_entry(self.store, work, list(dict.fromkeys([*PROFILED, *EXPLAINING, *CLUSTER, *measures])))
+        docs = read_entry(self.store, work, list(dict.fromkeys([*PROFILED, *EXPLAINING, *HEARD, *CLUSTER, *measures])))
         chars = docs["chars"].to_numpy()
         alive = np.ones(docs.num_rows, bool)
         quarantined = self._lost(docs, work, number, alive)
@@ -644,11 +644,22 @@ class ApplyTask:
     def _dead(self, docs: pa.Table, work: Entry, rows: NDArray[np.int64], verdict: pa.Table, name: str) -> pa.Table:
         taken = docs.take(pa.array(rows))
         if self.dropped_text and len(rows):
-            contents = read_entry(self.store, work, list(CONTENTS)).take(pa.array(rows))
+            names = ["text", *(AUDIO if profile.has_audio(docs.schema) else ())]
+            contents = taken_from(iterate_entry(self.store, work, names), rows)
             taken = with_columns(taken, dict(zip(contents.column_names, contents.columns, strict=True)))
         reasons = pc.binary_join_element_wise(name, verdict["drop_reason"], "/")
         columns = {c: verdict[c] for c in VERDICT.names if c not in ("doc", "drop_reason")}
         return explained(with_columns(taken, {"drop_reason": reasons, **columns}), self.dropped_text)
+
+
+def taken_from(parts: Iterable[pa.Table], rows: NDArray[np.int64]) -> pa.Table:
+    """Rows of what the parts make up, ascending, a part at a time: all of a file's audio need not be in memory."""
+    found, start = [], 0
+    for part in parts:
+        inside = rows[(rows >= start) & (rows < start + part.num_rows)] - start
+        found.append(part.take(pa.array(inside)))
+        start += part.num_rows
+    return pa.concat_tables(found)
 
 
 def _count(one: Verdicts, alive: NDArray[np.bool_], chars: NDArray[Any], left: NDArray[Any]) -> Record:

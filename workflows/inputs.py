@@ -15,17 +15,11 @@ from operators.dedup.semantic import SemanticDedup
 from operators.dedup.unique_id import UniqueId
 from operators.document import SCHEMA, Splitter
 from operators.ordering.vectors import holds_vectors
-from operators.read.recording import URL
 from operators.read.rows import INTERNAL
 from operators.read.span import ReadError, format_of, is_audio
 from workflows.map_stage import input_columns
 from workflows.recipe import Recipe, RecipeError
 from workflows.stage import Job, Stage
-
-
-def listens(stage: Stage) -> bool:
-    """Whether the inputs are recordings: an operator opens them."""
-    return any(URL in step.operator.needs for one in stage.chain() for step in one.steps)
 
 
 def snapshot(recipe: Recipe, recordings: bool = False) -> tuple[tuple[dict[str, Any], ...], tuple[str, ...]]:

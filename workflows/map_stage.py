@@ -29,9 +29,9 @@ from workflows.recipe import RecipeError
 from workflows.stage import Histograms, Job, Manifest, Stage, StageError, basis_of, folder_of, summarise, uses_gpu
 from workflows.stage import characters as count_characters
 
+EXPLAINING = ("id", "url", "date", "source", "language", "chars")
 HEARD = ("recording", "start", "end", "samples", "speaker", "timeline", "snr", "dnsmos")  # of recordings and utterances
-CONTENTS = ("text", "payload", "content_type")  # which a dropped row has only if asked
-EXPLAINING = ("id", "url", "date", "source", "language", "chars", *HEARD)
+AUDIO = ("payload", "content_type")  # of these, like text, only if asked
 FILES_PER_CUT = 256
 SKIPPING = "`on_bad_file: skip` would quarantine what cannot be read"
 UNITS_PER_CPU = 4
@@ -245,7 +245,9 @@ def explained(dropped: pa.Table, text: bool) -> pa.Table:
     if "text" in dropped.column_names and "chars" not in dropped.column_names:
         chars = pc.fill_null(pc.utf8_length(dropped["text"]), 0).cast(pa.int64())
         dropped = dropped.append_column("chars", chars)
-    wanted = [*EXPLAINING, *(CONTENTS if text else ()), *DROP.names, "cluster", "cluster_size"]
+    heard = profile.has_audio(dropped.schema)
+    contents = (*(("text",) if text else ()), *(AUDIO if text and heard else ()))
+    wanted = [*EXPLAINING, *(HEARD if heard else ()), *contents, *DROP.names, "cluster", "cluster_size"]
     return dropped.select([name for name in wanted if name in dropped.column_names])
 
 

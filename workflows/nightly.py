@@ -17,6 +17,9 @@ import pyarrow.parquet as pq
 
 from cluster.commit import CommitLost
 from cluster.storage import Store
+from operators.document import identity
+from operators.speech.units import Units
+from operators.tokens.interleave import Interleave
 from operators.tokens.tokenizer import Fitted, Tokenizer
 from workflows.build import Prepared, build, prepare
 from workflows.corpus import visible_builds
@@ -154,6 +157,12 @@ def _as_published(stage: Stage, before: Manifest) -> Stage:
         elif published is None or operator.describe()["sha256"] != published["sha256"]:
             other = published["name"] if published else "no tokenizer"
             raise RecipeError(f"params.{name}: the published corpus has {other}: a corpus has one tokenizer")
+    if stage.compose is not None or Interleave.name in steps:
+        now |= {step.name: identity(step.operator) for one in stage.chain() for step in one.steps}
+        for name in (Units.name, Interleave.name):  # the same ids have to mean the same
+            if now.get(name) != steps.get(name):
+                told = _difference(now[name], steps.get(name)) if name in now else "the published corpus has it"
+                raise RecipeError(f"params.{name}: {told}: a corpus has one")
     return dataclasses.replace(stage, learned={**stage.learned, **learned})
 
 

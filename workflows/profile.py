@@ -27,6 +27,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from operators.histogram import bin_start
+from operators.read.recording import RECORDING
 
 Profile = dict[str, Any]
 
@@ -57,8 +58,13 @@ def profile(docs: pa.Table) -> Profile:
         "sources": _most_frequent(_counts(docs["source"])) if "source" in names else {},
         "topics": _most_frequent(_counts(docs["topic"])) if "topic" in names else {},
         "scores": {name: _score_histogram(docs[name]) for name in sorted(scores)},
-        **({SAMPLES: pc.sum(docs[SAMPLES]).as_py() or 0} if SAMPLES in names else {}),
+        **({SAMPLES: pc.sum(docs[SAMPLES]).as_py() or 0} if has_audio(docs.schema) else {}),
     }
+
+
+def has_audio(schema: pa.Schema) -> bool:
+    """Whether rows are recordings or utterances; a column of the user's may happen to have the name of ours."""
+    return {RECORDING, SAMPLES} <= set(schema.names) and pa.types.is_integer(schema.field(SAMPLES).type)
 
 
 def drop_profile(dropped: pa.Table) -> Profile:
@@ -77,7 +83,7 @@ def drop_profile(dropped: pa.Table) -> Profile:
     found: Profile = {
         reason: {"documents": n, "thresholds": {}, "values": {}} for reason, n in _counts(table["reason"]).items()
     }
-    if SAMPLES in dropped.column_names:
+    if has_audio(dropped.schema):
         added = dropped.select(["drop_reason", SAMPLES]).group_by("drop_reason").aggregate([(SAMPLES, "sum")])
         for reason, n in zip(*(added[name].to_pylist() for name in added.column_names), strict=True):
             if reason is not None:

@@ -22,6 +22,7 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent, ScalarEvent
 
+from cluster.audio_formats import AUDIO_FORMATS
 from cluster.placement import Ask
 from operators.apply import Step
 from workflows.refused import secret_key, secret_value, unsafe_setting
@@ -73,7 +74,6 @@ class FieldNames(Checked):
 
 
 Format = Literal["megatron", "datatrove", "olmo", "mds", "tokens_parquet", "parquet", "webdataset", "lhotse"]
-AUDIO = ("webdataset", "lhotse")  # those of audio
 
 
 class Shards(Checked):
@@ -94,13 +94,15 @@ class Shards(Checked):
 
     def unfit(self, *, tokens: bool, audio: bool) -> tuple[str, str] | None:
         """(field, message) of what documents with or without tokens and audio cannot be written as."""
-        other = [name for name in self.formats if name not in ("parquet", *AUDIO)]
+        other = [name for name in self.formats if name not in ("parquet", *AUDIO_FORMATS)]
         if other and not tokens:
             return "formats", f"{', '.join(other)} need a tokenizer, got {self.formats}"
-        if not audio and any(name in AUDIO for name in self.formats):
-            return "formats", f"{' and '.join(AUDIO)} need audio, which this workflow does not give, got {self.formats}"
-        if not audio and self.audio != "flac":
-            return "audio", f"there is no audio in what this workflow gives, got {self.audio!r}"
+        if not audio and any(name in AUDIO_FORMATS for name in self.formats):
+            told = f"{' and '.join(AUDIO_FORMATS)} need audio, which this workflow does not give, got {self.formats}"
+            return "formats", told
+        for name, field in type(self).model_fields.items():
+            if name in ("bytes_per_shard", "audio") and not audio and getattr(self, name) != field.default:
+                return name, f"there is no audio in what this workflow gives, got {getattr(self, name)!r}"
         return None
 
 

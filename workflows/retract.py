@@ -32,11 +32,12 @@ from cluster.tables import Entry, TableWriter, read_entry
 from operators.apply import Step, apply
 from operators.document import Pinned, identity, loaded
 from operators.ordering.order import BY_LIKENESS, Order
-from operators.retracted import IdFile, Ids, Retracted
+from operators.retracted import IdFile, Ids, Retracted, recordings_of
 from operators.tokens.pack import Pack, unpacked
 from workflows import profile
 from workflows.corpus import committed_build, save_build, shard_record
 from workflows.map_stage import explained
+from workflows.profile import SAMPLES
 from workflows.recipe import RecipeError
 from workflows.shard_task import ShardWriter, Written, links_of
 from workflows.stage import TIMES, Manifest, Stage, StageError, TokenStage, add_counts, check_conservation
@@ -90,7 +91,8 @@ def retract(store: Store, ids: pa.Array | pa.ChunkedArray, dry_run: bool = False
     found = {
         build: held(store, committed_build(store, build, digest), both) for build, digest in head.manifests.items()
     }
-    columns = [rows["id"].cast(pa.large_string()) for own in found.values() for rows in own.values()]
+    columns = [column for own in found.values() for rows in own.values() for column in (rows["id"], rows["recording"])]
+    columns = [column.cast(pa.large_string()) for column in columns]
     seen = Ids(pa.chunked_array([chunk for column in columns for chunk in column.chunks], pa.large_string()))
     unknown = asked.filter(pa.array(~known & ~seen.has(asked)))
     told = {
@@ -109,13 +111,21 @@ def retract(store: Store, ids: pa.Array | pa.ChunkedArray, dry_run: bool = False
 
 
 def held(store: Store, manifest: Manifest, ids: Ids) -> Found:
-    """The documents of a build that have one of the ids."""
+    """The documents of a build that have one of the ids, or are utterances of a recording that has."""
     found: Found = {}
+    heard = hears(manifest)
     for number, entry in enumerate(manifest["stages"][-1]["files"]["kept"]):
-        gone = ids.has(read_entry(store, entry, ["id"])["id"])
+        rows = read_entry(store, entry, ["id", "shard", "tokens"])
+        whole = recordings_of(rows["id"]) if heard else pa.chunked_array([pa.nulls(rows.num_rows, pa.string())])
+        gone = ids.has(rows["id"]) | ids.has(whole)
         if gone.any():
-            found[number] = read_entry(store, entry, ["id", "shard", "tokens"]).filter(pa.array(gone))
+            found[number] = rows.append_column("recording", whole).filter(pa.array(gone))
     return found
+
+
+def hears(manifest: Manifest) -> bool:
+    """Whether the build is one of recordings."""
+    return any(SAMPLES in stage["profile"]["kept"] for stage in manifest["stages"])
 
 
 def tell(build: str, found: Found) -> dict[str, Any]:
@@ -132,7 +142,10 @@ def without(store: Store, build: str, digest: str, found: Found, sha256: str) ->
     if not found:
         return digest
     if "interleaved" in committed_build(store, build, digest)["stages"][-1]:
-        raise StageError(f"build {build}: its documents are made of several utterances: build it again without those")
+        told = (
+            "its documents are made of several utterances: take their recordings out of the inputs and build it again"
+        )
+        raise StageError(f"build {build}: {told}")
     removal = _Removal(store, committed_build(store, build, digest), Step(STEP, Retracted(ids=_pinned(store, sha256))))
     try:
         return save_build(store, removal.run(digest, found))[1]

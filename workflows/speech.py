@@ -26,33 +26,38 @@ from operators.speech.vad import Vad
 from operators.tokens.interleave import Interleave
 from operators.tokens.pack import Pack
 from operators.tokens.tokenizer import Tokenizer
-from workflows.recipe import Params
+from workflows.recipe import ParameterError, Params
 from workflows.stage import Stage, TokenStage
 
 
 def speech(params: Params) -> Stage:
     """Recordings to shards of utterances, in four durable stages."""
     use = params.use
-    cut = Stage(
-        "segment",
-        None,
-        (use(Standardise), use(Separate), use(Vad), use(Diarise), use(Segment), use(Snr)),
-    )
+    said = params.said("segment")
+    whose: Literal["on", "off"] = "off" if said.get("mode") == "chunks" else "on"  # chunks have no speakers
+    limits: dict[str, Any] = {key: said[key] for key in ("min_seconds", "max_seconds") if said.get(key) is not None}
+    steps = (use(Standardise), use(Separate), use(Vad), use(Diarise, default=whose), use(Segment), use(Snr))
+    for operator, step in ((Standardise, steps[0]), (Segment, steps[4])):
+        if step is None:
+            raise ParameterError((operator.name,), "without it there are no utterances: it cannot be off")
+    cut = Stage("segment", None, steps)
     transcribe = use(Transcribe)
     spoken: Literal["on", "off"] = "on" if transcribe else "off"  # without words there is nothing to tell apart by them
     dnsmos = use(Dnsmos)
     heard = cut.then("transcribe", transcribe, dnsmos, use(Units, default="off"))
-    unknown: dict[str, Any] = {} if dnsmos else {"min_dnsmos": None}
-    unknown |= {} if transcribe else {"min_characters": None, "per": None}
+    limits |= {} if dnsmos else {"min_dnsmos": None}
+    limits |= {} if transcribe else {"min_characters": None, "per": None}
     kept = Stage(
         "filter",
         heard,
         (
             UniqueId(),
             use(ExactDedup, "exact_dedup_audio", field="audio_key"),  # the same recording under two names
-            use(SpeechFilter, **unknown),
+            use(SpeechFilter, **limits),
             use(ExactDedup, "exact_dedup_utterance", default=spoken, field="utterance_key", normalize="words"),
         ),
     )
     tokenize = use(Tokenizer, default=spoken)
+    if tokenize and not transcribe:
+        raise ParameterError(("tokenizer",), "there is no text to encode with `transcribe: off`")
     return TokenStage("tokens", kept, (tokenize,), pack=use(Pack), compose=use(Interleave, default="off"))

@@ -33,7 +33,6 @@ from operators.read.span import QUARANTINE, Batch
 from operators.tokens.compose import ADDED, INHERITED
 from operators.tokens.pack import Pack
 from operators.tokens.tokenizer import Fitted, Tokenizer
-from workflows.inputs import listens
 from workflows.interleaving import composing
 from workflows.isolate import isolated
 from workflows.learned import Learned
@@ -56,6 +55,7 @@ from workflows.stage import (
     basis_of,
     fingerprint,
     folder_of,
+    listens,
     summarise,
 )
 from workflows.training_plan import write_plan
@@ -215,7 +215,9 @@ class SpreadTask:
                 kept.append(result.kept)
                 dropped.write(explained(result.dropped, self.dropped_text))
                 quarantined.write(batch.quarantined)
-        table = pa.concat_tables(kept, promote_options="permissive").combine_chunks()
+        table = pa.concat_tables(kept, promote_options="permissive")
+        kept.clear()
+        table = without_copies(table)
         clusters = table["cluster"] if "cluster" in table.column_names else table["id"]
         clusters = table[self.together] if self.together else clusters
         ranks = table[RANK] if self.block else None
@@ -231,6 +233,12 @@ class SpreadTask:
             "files": {"kept": [], "dropped": dropped.entries, "quarantined": quarantined.entries},
             "columns": [name for name in table.column_names if table[name].null_count < table.num_rows],
         }
+
+
+def without_copies(table: pa.Table) -> pa.Table:
+    """The table with one chunk a column, but of audio, which is large and is only sent on."""
+    one = {name: table[name].combine_chunks() for name in table.column_names if name != "payload"}
+    return with_columns(table, one)
 
 
 def large(table: pa.Table) -> pa.Table:

@@ -17,6 +17,7 @@ from operators.read.rows import Rows
 from operators.read.span import (
     BATCH_BYTES,
     BATCH_ROWS,
+    GONE,
     Batch,
     Fields,
     Open,
@@ -27,8 +28,6 @@ from operators.read.span import (
 )
 from operators.read.streams import Raw
 from operators.read.warc import check_warc, read_warc, warc_offsets
-
-_GONE = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
 
 
 def cut(span: Span, open_: Open, target: int, fields: Fields) -> list[Span]:
@@ -110,7 +109,7 @@ def _together(batches: list[Batch]) -> Batch:
 def _opened(span: Span, open_: Open) -> BinaryIO:
     try:
         return open_(span.url)
-    except _GONE as error:
+    except GONE as error:
         raise Unreadable(f"{span.rel}: {error.strerror or error}") from error
 
 

@@ -31,6 +31,7 @@ MOST_DECODED = 1 << 30
 MOST_COLUMNS = 4096  # of a table, or keys of the lines of a file
 BATCH_BYTES = 32 << 20
 BATCH_ROWS = 2000
+GONE = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)  # trying again does not help
 
 AUDIO = (  # recordings, videos with a sound track among them
     "aac", "ac3", "aif", "aifc", "aiff", "amr", "ape", "asf", "au", "caf", "eac3", "flac", "g722", "m4a", "m4b", "m4r",
@@ -57,6 +58,7 @@ _CODECS = {
     "html": ("gz", "zst"),
     "text": ("gz", "zst"),
     "parquet": (),
+    "audio": (),
 }
 
 

@@ -66,17 +66,20 @@ class Decoder:
             raise
         except av.error.ArgumentError as error:  # FFmpeg's only word for what its white list lacks
             raise Undecodable("unreadable", "not in a container that is read") from error
-        except (*self._bad_data, OSError) as error:
+        except self._bad_data as error:
             raise Undecodable("unreadable", told(error)) from error
         try:
             place = file.tell()  # FFmpeg thinks it still is there
             self._stream, self.source = self._chosen(file)
             self._cut = lacks_end(self._container, file)
             file.seek(place)
-        except OSError as error:
+        except Undecodable:
+            self.close()
+            raise
+        except self._bad_data as error:
             self.close()
             raise Undecodable("unreadable", told(error)) from error
-        except Undecodable:
+        except OSError:  # the file's own: trying again may help
             self.close()
             raise
         self.lost = self.not_finite = self.decoded = 0
@@ -142,8 +145,6 @@ class Decoder:
                 packet = next(packets, None)
             except self._bad_data:  # the container ends here; the decoder may still hold a frame
                 packet, broken, self._cut = None, True, True
-            except OSError as error:  # the file's own: it is no shorter for that
-                raise Undecodable("unreadable", told(error)) from error
             except IndexError:  # PyAV flushes streams that came up on the way and that it does not know, after ours
                 packet = None
             try:

@@ -22,6 +22,7 @@ from operators.document import Operator, drop, parameters, with_columns
 from operators.histogram import numbers
 from operators.models.weights import needs
 from operators.read.recording import RECORDING, URL, open_recording
+from operators.read.span import GONE
 from operators.speech.decode import Decoder, Undecodable, told
 from operators.speech.spool import FULL_SCALE, RATE, Spool, hold, release_all
 
@@ -132,7 +133,7 @@ class Standardise(Operator):
         """Fills the spool and the columns. Raises Undecodable."""
         try:
             file = open_recording(url)
-        except OSError as error:
+        except GONE as error:  # any other error may be over when the unit is tried again
             raise Undecodable("unreadable", told(error)) from error
         with file, Decoder(file, recording) as decoder:
             columns |= {name: value for name, value in decoder.source._asdict().items() if name in COLUMNS}
