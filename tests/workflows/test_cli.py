@@ -22,7 +22,9 @@ from ruamel.yaml import YAML
 
 from tests.workflows.corpora import lay_out, recipe
 from workflows import cli
+from workflows.cli import INIT_WORKFLOWS
 from workflows.progress import console_progress
+from workflows.recipe import Params, load_recipe, load_workflow
 from workflows.stage import Manifest
 
 STAGES = ["read", "clean", "dedup", "tokens"]
@@ -139,6 +141,19 @@ def test_order_refuses_what_does_not_fit(tmp_path: Path, sample: Path, arguments
     ran = corpusmill("order", sample / "sample.parquet", "-o", tmp_path / "out", *arguments)
     assert ran.code == 2
     assert message in ran.err
+
+
+@pytest.mark.parametrize("workflow", INIT_WORKFLOWS)
+def test_what_init_prints_is_a_recipe_of_its_workflow(workflow: str, tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text(corpusmill("init", workflow).out)
+    recipe, _ = load_recipe(tmp_path / "recipe.yaml")
+    params = Params(recipe.params)
+    load_workflow(recipe.workflow)(params)
+    params.check_all_used()
+    schema = Draft202012Validator(corpusmill("schema", workflow).json)
+    assert [
+        error.message for error in schema.iter_errors(read_yaml(tmp_path.joinpath("recipe.yaml").read_text()))
+    ] == []
 
 
 def test_init_prints_a_recipe_that_validates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sample: Path) -> None:

@@ -184,6 +184,34 @@ def hashes(result: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(
+    ("params", "told"),
+    [
+        ({"transcribe": "off", "tokenizer": {}}, "params.tokenizer: there is no text to encode"),
+        ({"segment": "off"}, "params.segment: without it there are no utterances"),
+        ({"interleave": {}, "transcribe": {"words": False}}, "words"),
+        ({"segment": {"mode": "emilia", "max_gap": 2}}, "max_gap"),
+    ],
+)
+def test_what_does_not_fit_is_an_error_before_work(
+    params: dict[str, Any], told: str, folder: Path, tmp_path: Path
+) -> None:
+    body = {"workflow": "speech", "inputs": [str(folder / "in")], "output": str(tmp_path / "out"), "params": params}
+    (tmp_path / "recipe.yaml").write_bytes(orjson.dumps(body))
+    with pytest.raises(RecipeError, match=told):
+        prepare(tmp_path / "recipe.yaml")
+
+
+def test_texts_beside_recordings_are_read_without_them(tmp_path: Path) -> None:
+    for name in ("a.txt", "b.wav", "c.wav.gz", "d.ts"):
+        (tmp_path / name).write_text("text")
+    body = {"workflow": "text", "inputs": [str(tmp_path)], "output": str(tmp_path / "out")}
+    (tmp_path / "recipe.yaml").write_bytes(orjson.dumps(body))
+    prepared = prepare(tmp_path / "recipe.yaml")
+    assert [Path(item["url"]).name for item in prepared.job.inputs] == ["a.txt"]
+    assert {Path(url).name for url in prepared.ignored} == {"b.wav", "c.wav.gz", "d.ts", "recipe.yaml"}
+
+
+@pytest.mark.parametrize(
     ("workflow", "name", "told"),
     [("text", TALK, "no kind that can be read by workflow text"), ("speech", "a.txt", "by workflow speech")],
 )
@@ -200,12 +228,34 @@ def test_an_utterance_is_taken_out_of_every_format(folder: Path, built: dict[str
     shutil.copytree(folder / "out", folder / "less")
     store = open_store(str(folder / "less"))
     gone, *left = utterances(folder, built)["id"].to_pylist()
-    retract(store, pa.array([gone]))
+    assert retract(store, pa.array([gone]))["unknown"] == []
     assert [error for _, error in verify(store) if error] == []
     shards = newest_build(store)["shards"]
     for shard in (one for one in shards if one["format"] == "webdataset"):
         with tarfile.open(folder / "less" / shard["path"]) as archive:
             assert len(archive.getnames()) == 2 * len(left)
+
+
+def test_a_recording_is_taken_out_whole(folder: Path, built: dict[str, Any]) -> None:
+    shutil.copytree(folder / "out", folder / "none")
+    store = open_store(str(folder / "none"))
+    (recording,) = {name.partition("/")[0] for name in utterances(folder, built)["id"].to_pylist()}
+    told = retract(store, pa.array([recording]))
+    assert (told["unknown"], told["builds"][0]["documents"]) == ([], built["documents"])
+    assert [error for _, error in verify(store) if error] == []
+    assert why(store, [newest_build(store)], TALK)["fate"] == "dropped"  # by the file's name
+
+
+def test_a_night_with_other_units_is_refused(folder: Path, built: dict[str, Any]) -> None:
+    other = recipe(
+        folder / "units.yaml",
+        folder / "in",
+        folder / "turns",
+        params={"interleave": {}, "units": {"rate": 25}},
+        shards={"formats": ["tokens_parquet", "parquet"]},
+    )
+    with pytest.raises(RecipeError, match=r"params\.units: rate is 25.*a corpus has one"):
+        prepare_night(other)
 
 
 def test_a_night_knows_what_was_published(folder: Path, built: dict[str, Any]) -> None:
