@@ -99,7 +99,8 @@ def _check(operator: Operator, name: str, before: pa.Table, after: pa.Table) -> 
 
 
 def _part(marked: pa.Table, name: str) -> tuple[pa.Table, pa.Table]:
-    """(living, dropped) rows; the living lose the columns of DROP again."""
+    """(living, dropped) rows; the living lose the columns of DROP again. Living rows that follow each other are not
+    copied: they may hold the audio of hours."""
     if "drop_reason" not in marked.column_names:
         return marked, marked.slice(0, 0)
     dead = pc.is_valid(marked["drop_reason"])
@@ -109,5 +110,8 @@ def _part(marked: pa.Table, name: str) -> tuple[pa.Table, pa.Table]:
         dropped = with_columns(dropped, {"drop_reason": reasons})
         missing = {f.name: pa.nulls(dropped.num_rows, f.type) for f in DROP if f.name not in dropped.column_names}
         dropped = with_columns(dropped, missing)
-    living = marked.filter(pc.invert(dead)) if dropped.num_rows else marked
+    alive, rows = pc.invert(dead), marked.num_rows - dropped.num_rows
+    first = max(0, pc.index(alive, True).as_py())
+    together = pc.all(alive.slice(first, rows), min_count=0).as_py()
+    living = marked.slice(first, rows) if together else marked.filter(alive)
     return living.drop_columns([f.name for f in DROP if f.name in living.column_names]), dropped

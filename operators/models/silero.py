@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from operators.models.onnx import session
 from operators.models.weights import SILERO, Weight, find, needs
 
 RATE = 16_000
@@ -55,18 +56,7 @@ class SileroVad:
     """The loaded model."""
 
     def __init__(self, data: bytes) -> None:
-        import onnxruntime  # of the extra `speech`
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1  # a worker is given one core
-        options.enable_cpu_mem_arena = False  # a stretch of a minute would be held for ever
-        options.log_severity_level = 4
-        self._session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-
-    def speech(self, samples: NDArray[np.float32], rules: Rules = Rules()) -> list[Island]:  # noqa: B008  (frozen)
-        """(start, stop) of the islands of speech in samples at 16 kHz."""
-        blocks = (samples[at : at + BLOCK] for at in range(0, len(samples), BLOCK))
-        return islands(self.probabilities(blocks), len(samples), rules)
+        self._session = session(data, arena=False)  # what a stretch of a minute takes would be held for ever
 
     def probabilities(self, blocks: Iterable[NDArray[np.float32]]) -> NDArray[np.float64]:
         """Of speech in each window of consecutive stretches of samples at 16 kHz, to 4 decimals. All stretches but the

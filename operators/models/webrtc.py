@@ -1,4 +1,4 @@
-"""WebRTC's voice activity detector, and runs of voiced frames as IndicWav2Vec makes them (Javed et al. 2022,
+"""WebRTC's voice activity detector, and runs of voiced frames as IndicWav2Vec makes them (Javed et al. 2021,
 arXiv:2111.03945): 30 ms frames, a ring of the last ten, which begins a run when more than nine tenths of it are voiced
 and ends it when as many are not.
 
@@ -19,7 +19,6 @@ from operators.models.weights import needs
 
 RATE = 16_000
 FRAME = 3 * RATE // 100  # samples: 30 ms
-BLOCK = 2000 * FRAME  # a minute
 RING = 10  # frames
 SHARE = 0.9
 FULL_SCALE = 32767

@@ -95,6 +95,10 @@ class Whisper:
     @property
     def languages(self) -> frozenset[str]:
         """Codes of the languages that the model was trained to tell apart. Raises ValueError for no such model."""
+        if not self.path:
+            for weight in weights.WHISPER_BASE:
+                if not (weights.models_folder() / weight.path).is_file():
+                    weights.find(weight)  # raises, and says what brings it
         return _languages(self.folder / "tokenizer.json")
 
     def load(self) -> Recogniser:
@@ -107,7 +111,6 @@ class Whisper:
 @functools.cache
 def _languages(file: Path) -> frozenset[str]:
     if not file.is_file():
-        weights.find(weights.WHISPER_BASE[0])  # raises, and says what brings it
         raise ValueError(f"no such file: {file}")
     tokens = [token["content"] for token in orjson.loads(file.read_bytes())["added_tokens"]]
     if "<|startoftranscript|>" not in tokens or "<|translate|>" not in tokens:
@@ -153,7 +156,7 @@ class Recogniser:
         heard = self._hear(clips, lengths, hearing)
         again = [k for k, found in enumerate(heard) if lengths[k] < WINDOW and hearing.doubted(found)]
         for k, found in zip(again, self._hear([clips[k] for k in again], [WINDOW] * len(again), hearing), strict=True):
-            heard[k] = found
+            heard[k] = heard[k] if found.text is None else found
         return heard
 
     def _hear(self, clips: Sequence[Samples], lengths: Sequence[int], hearing: Hearing) -> list[Heard]:

@@ -16,6 +16,39 @@ Vectors = NDArray[np.float64]
 Labels = NDArray[np.int64]
 
 
+def voices_in_noise(
+    vectors: Vectors,
+    seconds: NDArray[np.float64],
+    noisy: NDArray[np.bool_],
+    apart: float,
+    alike: float,
+    alike_in_noise: float,
+    shortest: float,
+) -> Labels:
+    """The same as `voices`, where noise is heard in some of the vectors.
+
+    Such vectors are near to each other whoever speaks, and far from those of the same voice without noise. So they are
+    clustered by themselves, and a cluster of them is the voice without noise whose mean has the highest cosine, if that
+    is `alike_in_noise`; or else another one. With less than `shortest` seconds without noise, all are clustered
+    together; with less than that in noise, each vector is the nearest voice.
+    """
+    clean = ~noisy
+    if not noisy.any() or seconds[clean].sum() < shortest:
+        return voices(vectors, seconds, apart, alike, shortest)
+    found = np.zeros(len(vectors), np.int64)
+    found[clean] = voices(vectors[clean], seconds[clean], apart, alike, shortest)
+    known, _ = centroids(vectors[clean], found[clean])
+    if seconds[noisy].sum() >= shortest:
+        parts, least = _large_clusters(vectors[noisy], seconds[noisy], apart, shortest), alike_in_noise
+    else:
+        parts, least = np.arange(noisy.sum()), -1.0
+    means, sizes = centroids(vectors[noisy], parts)
+    cosines = _cosines(unit(means), unit(known))
+    others = len(known) + alikes(means, sizes, alike)
+    found[noisy] = np.where(cosines.max(axis=1) >= least, np.argmax(cosines, axis=1), others)[parts]
+    return numbered(found)
+
+
 def voices(vectors: Vectors, seconds: NDArray[np.float64], apart: float, alike: float, shortest: float) -> Labels:
     """The voice of each unit vector, which stands for so many seconds of speech; numbered by first appearance.
 
@@ -26,6 +59,14 @@ def voices(vectors: Vectors, seconds: NDArray[np.float64], apart: float, alike: 
     """
     if not len(vectors):
         return np.zeros(0, np.int64)
+    found = _large_clusters(vectors, seconds, apart, shortest)
+    means, sizes = centroids(vectors, found)
+    return numbered(alikes(means, sizes, alike)[found])
+
+
+def _large_clusters(vectors: Vectors, seconds: NDArray[np.float64], apart: float, shortest: float) -> Labels:
+    """The cluster of each unit vector, once the mean is taken off; those of less than `shortest` seconds go to the
+    nearest other. All are one where none is that large."""
     left = unit(vectors - vectors.mean(axis=0))
     found = clusters(left, apart)
     large = np.flatnonzero(np.bincount(found, seconds) >= shortest)
@@ -35,9 +76,7 @@ def voices(vectors: Vectors, seconds: NDArray[np.float64], apart: float, alike: 
     means = unit(centroids(left, found)[0][large])
     blocks = (left[at : at + BLOCK] for at in range(0, len(left), BLOCK))
     nearest = np.concatenate([np.argmax(_cosines(block, means), axis=1) for block in blocks])
-    kept = np.where(np.isin(found, large), np.searchsorted(large, found), nearest)
-    means, sizes = centroids(vectors, kept)
-    return numbered(alikes(means, sizes, alike)[kept])
+    return np.where(np.isin(found, large), np.searchsorted(large, found), nearest)
 
 
 def alikes(means: Vectors, sizes: NDArray[np.float64], threshold: float) -> Labels:

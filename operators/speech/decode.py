@@ -35,10 +35,10 @@ class Undecodable(ValueError):
 
 
 class Source(NamedTuple):
-    """What a file says of its sound."""
+    """What a file says of its sound. Rate and channels are those of its first frame where it does not say."""
 
-    sample_rate: int
-    channels: int
+    sample_rate: int | None
+    channels: int | None
     codec: str
     bit_rate: int | None  # bits a second
     seconds: float | None  # stated length, where the container has a place for it
@@ -124,7 +124,8 @@ class Decoder:
         stream, context = streams[0], streams[0].codec_context
         if context is None or context.name not in CODECS:
             raise Undecodable("unreadable", f"no decoder for {context.name if context else 'its codec'}")
-        _check(context.sample_rate, context.channels)
+        rate, channels = context.sample_rate or None, context.channels or None  # none: sound begins long after pictures
+        _check(rate, channels)
         for other in self._container.streams:
             if other.index != stream.index:
                 other.discard = av.stream.Discard.all
@@ -132,7 +133,7 @@ class Decoder:
         context.options = {"max_samples": str(MOST_FRAME)}
         bit_rate = context.bit_rate or self._container.bit_rate or 0
         seconds, codec = stated_seconds(self._container, stream, file), context.codec.canonical_name
-        return stream, Source(context.sample_rate, context.channels, codec, max(0, bit_rate) or None, seconds)
+        return stream, Source(rate, channels, codec, max(0, bit_rate) or None, seconds)
 
     def _frames(self) -> Iterator[Any]:
         """Decoded frames. A packet that cannot be decoded is counted; MOST_LOST of them in a row are the end."""
@@ -164,11 +165,14 @@ class Decoder:
     def _chunks(self) -> Iterator[tuple[int, NDArray[np.float32]]]:
         """(samples a second, mono samples), of the frames of one rate at most CHUNK at a time."""
         pending: list[NDArray[np.float32]] = []
-        held, rate = 0, self.source.sample_rate
+        held, rate = 0, self.source.sample_rate or 0
         for frame in self._frames():
             if not frame.samples:
                 continue
-            _check(frame.sample_rate, frame.layout.nb_channels)
+            channels = frame.layout.nb_channels
+            _check(frame.sample_rate, channels)
+            if not (self.source.sample_rate and self.source.channels):
+                self.source = self.source._replace(sample_rate=frame.sample_rate, channels=channels)
             if frame.sample_rate != rate or held >= CHUNK:
                 yield from _sliced(rate, pending)
                 pending, held, rate = [], 0, frame.sample_rate
@@ -208,10 +212,10 @@ class Decoder:
         return np.clip(samples, np.float32(-1), np.float32(1))
 
 
-def _check(rate: int, channels: int) -> None:
-    if not LEAST_RATE <= rate <= MOST_RATE:
+def _check(rate: int | None, channels: int | None) -> None:
+    if rate is not None and not LEAST_RATE <= rate <= MOST_RATE:
         raise Undecodable("unreadable", f"{rate} samples a second")
-    if not 1 <= channels <= MOST_CHANNELS:
+    if channels is not None and not 1 <= channels <= MOST_CHANNELS:
         raise Undecodable("unreadable", f"{channels} channels")
 
 

@@ -2,14 +2,14 @@
 
 The embedded way: 1.6 s of speech at a time, every 0.8 s, each a vector (models/dvector.py); vectors of one cluster are
 one voice (clustering.py). Speech that goes on after less than half a second is heard as if there were no pause, for a
-vector of a second says little. It knows one speaker at a time, and nothing finer than 0.8 s. Places are in samples at
-RATE.
+vector of a second says little. Where noise covers the speech, vectors say more of the noise than of the voice, and are
+looked at by themselves. It knows one speaker at a time, and nothing finer than 0.8 s. Places are in samples at RATE.
 """
 
 from __future__ import annotations
 
 from itertools import groupby
-from typing import Annotated, ClassVar, Literal, NamedTuple, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 import numpy as np
 import pyarrow as pa
@@ -20,8 +20,9 @@ from operators.document import Operator, loaded, parameters, with_columns
 from operators.models import dvector
 from operators.models.dvector import DVector, SpeakerEmbedder
 from operators.models.pyannote import PipelineFolder, Pyannote, PyannoteDiariser
-from operators.speech.clustering import numbered, voices
+from operators.speech.clustering import numbered, voices_in_noise
 from operators.speech.spool import RATE, Spool, samples_of
+from operators.speech.stretches import Turn
 
 TURNS = pa.list_(pa.struct([("start", pa.int64()), ("stop", pa.int64()), ("speaker", pa.int32())]))
 WINDOW = 8 * RATE // 5
@@ -29,27 +30,22 @@ HOP = WINDOW // 2
 TAIL = RATE // 5  # what is left beyond the last window gets one of its own if it is longer
 GAP = RATE // 2  # islands nearer than that are heard together
 TOGETHER = 60 * RATE  # of speech at the most
+STEADY = 6.0  # dB, standard deviation of the level of a band: noise has 2 to 5, speech 10 to 15
+AUDIBLE = 50.0  # dB below the loudest band: what is further below is not heard, as above 4 kHz by telephone
 Stretch = tuple[int, int]
-
-
-class Turn(NamedTuple):
-    """A stretch in which one speaker speaks; speakers are numbered from 0 by first appearance."""
-
-    start: int
-    stop: int
-    speaker: int
 
 
 @parameters
 class Diarise(Operator):
-    """Adds `turns` (start, stop, speaker), by time, and `speakers`, how many there are. Turns of pyannote may overlap;
-    those of d-vectors lie in `speech`, and together are all of it."""
+    """Adds `turns` (start, stop, speaker), by time, and `speakers`, how many there are; speakers are numbered from 0 by
+    first appearance. Turns of pyannote may overlap; those of d-vectors lie in `speech`, and together are all of it."""
 
     name: ClassVar[str] = "diarise"
     backend: Literal["dvector", "pyannote"] = "dvector"
     pipeline: PipelineFolder | None = None  # of pyannote
     apart: Annotated[float, Field(gt=0, lt=2)] = 0.85  # distance that tells voices apart within the recording
     alike: Annotated[float, Field(gt=0, le=1)] = 0.75  # cosine of the means of what is one voice after all
+    alike_in_noise: Annotated[float, Field(gt=0, le=1)] = 0.5  # of what is heard in noise and a voice without noise
     min_seconds: Annotated[float, Field(ge=0, le=60)] = 4.0  # of speech that make a voice
     revision: Literal[1] = 1
 
@@ -60,7 +56,7 @@ class Diarise(Operator):
                 raise ValueError(f"pipeline: dvector takes none, {self.pipeline.path!r} is pyannote's")
             DVector().check()
             return self
-        for name in ("apart", "alike", "min_seconds"):
+        for name in ("apart", "alike", "alike_in_noise", "min_seconds"):
             if (value := getattr(self, name)) != type(self).__dataclass_fields__[name].default:
                 raise ValueError(f"{name}: {value:g} is for dvector, pyannote's own are in its config.yaml")
         if self.pipeline is None:
@@ -104,18 +100,20 @@ class Diarise(Operator):
         embedder: SpeakerEmbedder = loaded(DVector())
         groups = together(speech)
         spans = [windows(length(group)) for group in groups]
-        vectors = [embed(embedder, spool, *heard) for heard in zip(groups, spans, strict=True)]
-        if not vectors:
+        found = [embed(embedder, spool, *heard) for heard in zip(groups, spans, strict=True)]
+        if not found:
             return []
         seconds = [np.diff(cuts(seen, length(group))) / RATE for group, seen in zip(groups, spans, strict=True)]
-        labels = voices(
-            np.concatenate(vectors).astype(np.float64),
+        labels = voices_in_noise(
+            np.concatenate([vectors for vectors, _ in found]).astype(np.float64),
             np.concatenate(seconds),
+            np.repeat([noisy for _, noisy in found], [len(seen) for seen in spans]),
             self.apart,
             self.alike,
+            self.alike_in_noise,
             self.min_seconds,
         )
-        parts = np.split(labels, np.cumsum([len(found) for found in spans])[:-1])
+        parts = np.split(labels, np.cumsum([len(seen) for seen in spans])[:-1])
         turns: list[Turn] = []
         for turn in (turn for at in zip(groups, spans, parts, strict=True) for turn in spoken(*at)):
             if turns and turns[-1].stop == turn.start and turns[-1].speaker == turn.speaker:
@@ -157,11 +155,24 @@ def cuts(spans: list[Stretch], samples: int) -> NDArray[np.int64]:
     return np.array([0, *between, samples], np.int64)
 
 
-def embed(embedder: SpeakerEmbedder, spool: Spool, group: list[Stretch], spans: list[Stretch]) -> NDArray[np.float32]:
-    """The vector of each window of a group."""
+def embed(
+    embedder: SpeakerEmbedder, spool: Spool, group: list[Stretch], spans: list[Stretch]
+) -> tuple[NDArray[np.float32], bool]:
+    """The vector of each window of a group, and whether it is in noise."""
     heard = np.concatenate([spool.read_at(dvector.RATE, start, stop) for start, stop in group])
     places = [(start * dvector.RATE // RATE, stop * dvector.RATE // RATE) for start, stop in spans]
-    return np.stack([embedder.embed(heard[start:stop]) for start, stop in places])
+    return np.stack([embedder.embed(heard[start:stop]) for start, stop in places]), in_noise(heard)
+
+
+def in_noise(heard: NDArray[np.float32]) -> bool:
+    """Whether noise covers speech at 16 kHz: in a quarter of the bands that are heard, the level is STEADY, as that of
+    speech is in none."""
+    levels = 10 * dvector.log_mel(heard)
+    if not len(levels):
+        return False
+    mean = 10 * np.log10(np.mean(10 ** (levels / 10), axis=0))
+    audible = levels[:, mean >= mean.max() - AUDIBLE]
+    return bool(np.quantile(audible.std(axis=0), 0.25).round(2) < STEADY)
 
 
 def spoken(group: list[Stretch], spans: list[Stretch], labels: NDArray[np.int64]) -> list[Turn]:

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from operators.speech.merge import Span, Stretch, Turn
+from operators.speech.merge import Span
 from operators.speech.spool import RATE
+from operators.speech.stretches import Stretch, Turn
 
 UNTOUCHED = 20 * RATE  # longest turn that is taken as it is
 LEAST, MOST, MERGE_GAP = 3 * RATE, 30 * RATE, 2 * RATE

@@ -47,9 +47,11 @@ class SpeechFilter(GlobalOperator):
     revision: Literal[1] = 1
 
     @model_validator(mode="after")
-    def _bounds_are_ordered(self) -> Self:
+    def _fields_fit_together(self) -> Self:
         if self.min_seconds is not None and self.max_seconds is not None and self.min_seconds > self.max_seconds:
             raise ValueError(f"min_seconds: {self.min_seconds:g} is above max_seconds {self.max_seconds:g}")
+        if self.per is None and self.min_rows != type(self).__dataclass_fields__["min_rows"].default:
+            raise ValueError(f"min_rows: {self.min_rows} has no meaning without per")
         return self
 
     @property

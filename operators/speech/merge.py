@@ -1,10 +1,10 @@
 """Utterances out of islands of speech and speakers' turns, and chunks for pretraining out of islands alone
-(IndicWav2Vec: Javed et al. 2022, arXiv 2111.03945). All places are in samples; emilia.py has Emilia-Pipe's way.
+(IndicWav2Vec: Javed et al. 2021, arXiv 2111.03945). All places are in samples; emilia.py has Emilia-Pipe's way.
 
-No speech is lost but what is too short, spoken by several at once, or by nobody known: stretches of one speaker are
-joined where less than `max_gap` is between them and nobody else has a turn; what is too long then is cut in the longest
-pause of the later half of what may be taken, if there is none of the earlier one, and only where there is no pause at
-all, where it is quietest.
+No speech is lost but what is too short by itself, spoken by several at once, or by nobody known: stretches of one
+speaker are joined where less than `max_gap` is between them and nobody else has a turn; what is too long then is cut in
+the longest pause of the later half of what may be taken, or of the earlier one, that leaves no part too short, and only
+where there is no such pause, where it is quietest.
 """
 
 from __future__ import annotations
@@ -16,21 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from operators.speech.spool import RATE
+from operators.speech.stretches import Stretch, Turn
 
 NOBODY = -1  # speaker of what nobody was named for
 OVERLAP, UNKNOWN = -2, -3  # labels of speech that is no one's: of several, of nobody near
 LOST = {OVERLAP: "overlap", UNKNOWN: "no_speaker"}
 SLIVER = RATE // 100  # what is dropped and shorter than that joins a neighbour
 SILENCE = ("no_speech", "music")
-Stretch = tuple[int, int]  # start, stop
-
-
-class Turn(NamedTuple):
-    """A stretch in which one speaker speaks."""
-
-    start: int
-    stop: int
-    speaker: int
 
 
 class Span(NamedTuple):
@@ -86,8 +78,8 @@ def _cut(run: Sequence[Turn], limits: Limits, quietest: Callable[[int, int], int
     end = np.array([piece.start for piece in run[1:]], np.int64)
     while stop - start > most:
         within = (begin > start) & (begin <= start + most)
-        lossless = within & (begin - start >= least) & (stop - end >= least)
-        for allowed in (lossless & (begin - start >= most // 2), lossless, within):
+        lossless = within & (begin - start >= least) & (stop - end >= least)  # no part is too short
+        for allowed in (lossless & (begin - start >= most // 2), lossless):
             if len(places := np.flatnonzero(allowed)):
                 pause = places[np.lexsort((begin[places], (end - begin)[places]))[-1]]  # the longest, of those the last
                 here, start_after = int(begin[pause]), int(end[pause])

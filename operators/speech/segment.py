@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -16,13 +16,15 @@ from operators.models import silero, weights
 from operators.models.silero import Rules, Silero, islands
 from operators.speech.codec import FLAC, encode_flac
 from operators.speech.emilia import emilia
-from operators.speech.merge import NOBODY, Limits, Span, Stretch, Turn, chunks, utterances, whole
+from operators.speech.merge import NOBODY, Limits, Span, chunks, utterances, whole
 from operators.speech.spool import RATE, Spool, release_all, samples_of
+from operators.speech.stretches import Stretch, Turn
 
 HEARD = ("music", "separated", "speech", "turns")  # lists of stretches: the parent's timeline takes their place
 FRAME = RATE // 50  # 20 ms: what is compared to find the quietest place
 KIND = pa.struct([("kind", pa.string()), ("start", pa.float64()), ("end", pa.float64()), ("speaker", pa.int32())])
-Seconds = Annotated[float, Field(gt=0, le=600)]
+PIECE = 1 << 24  # bytes of audio that are gathered into one chunk of the column
+Seconds = Annotated[float, Field(ge=0.1, le=600)]
 
 
 @parameters
@@ -111,18 +113,23 @@ class Segment(Splitter):
     @property
     def _chunk(self) -> tuple[int, int]:
         """(samples of a piece, longest run that is left whole)."""
-        return round((self.chunk_seconds or 20) * RATE), round((self.max_seconds or 25) * RATE)
+        size = 20 if self.chunk_seconds is None else self.chunk_seconds
+        longest = 25 if self.max_seconds is None else self.max_seconds
+        return round(size * RATE), round(longest * RATE)
 
     def _children(self, parent: pa.Table, spans: Sequence[Span], spool: Spool) -> pa.Table:
-        """The rows of a recording's spans; those that are no utterances are dropped."""
+        """The rows of a recording's spans; those that are no utterances are dropped, and come first: so what is kept is
+        one slice of the table, and no audio is copied."""
         (recording,), (digest,) = parent["id"].to_pylist(), parent["digest"].to_pylist()
+        places = sorted(range(len(spans)), key=lambda n: (not spans[n].reason, n))
+        spans = [spans[n] for n in places]
         heavy = [name for name in (*HEARD, "payload", "text") if name in parent.column_names]
         rows = parent.drop_columns(heavy).take(pa.array(np.zeros(len(spans), np.int64)))
         size = np.array([span.stop - span.start for span in spans], np.int64)
         reason = [span.reason or None for span in spans]
         who = [None if span.speaker == NOBODY else f"{recording}/S{span.speaker:02d}" for span in spans]
         columns = {
-            "id": pa.array([f"{recording}/{n:05d}" for n in range(len(spans))], parent.schema.field("id").type),
+            "id": pa.array([f"{recording}/{n:05d}" for n in places], parent.schema.field("id").type),
             "samples": pa.array(size),
             "payload": _audio(spans, spool),
             "content_type": pa.array([None if span.reason else FLAC for span in spans], pa.string()),
@@ -137,15 +144,18 @@ class Segment(Splitter):
         )
 
 
-def _audio(spans: Sequence[Span], spool: Spool) -> pa.Array:
-    """The utterances as FLAC, null for other spans; written into the array's buffer, so that they are there once."""
-    buffer, ends = pa.BufferOutputStream(), np.zeros(len(spans) + 1, np.int64)
-    for n, span in enumerate(spans):
-        if not span.reason:
-            buffer.write(encode_flac(spool.read(span.start, span.stop)))
-        ends[n + 1] = buffer.tell()
-    _, kept = pa.array([not span.reason for span in spans], pa.bool_()).buffers()
-    return pa.Array.from_buffers(pa.large_binary(), len(spans), [kept, pa.py_buffer(ends), buffer.getvalue()])
+def _audio(spans: Iterable[Span], spool: Spool) -> pa.ChunkedArray:
+    """The utterances as FLAC, null for other spans; in chunks of PIECE, for only one is there twice."""
+    pieces: list[pa.Array] = []
+    held: list[bytes | None] = []
+    size = 0
+    for span in spans:
+        held.append(None if span.reason else encode_flac(spool.read(span.start, span.stop)))
+        size += len(held[-1] or b"")
+        if size >= PIECE:
+            pieces.append(pa.array(held, pa.large_binary()))
+            held, size = [], 0
+    return pa.chunked_array([*pieces, pa.array(held, pa.large_binary())], pa.large_binary())
 
 
 def _stretches(docs: pa.Table, name: str, row: int) -> list[tuple[int, ...]] | None:
@@ -187,4 +197,4 @@ def voiced(spool: Spool, start: int, stop: int) -> list[Stretch]:
     blocks = (spool.read_at(silero.RATE, at, min(at + block, stop)) for at in range(start, stop, block))
     length = round((stop - start) * silero.RATE / RATE)
     found = islands(loaded(Silero()).probabilities(blocks), length, Rules())
-    return [(start + first * RATE // silero.RATE, start + last * RATE // silero.RATE) for first, last in found]
+    return [Stretch(start + first * RATE // silero.RATE, start + last * RATE // silero.RATE) for first, last in found]

@@ -9,7 +9,7 @@ something that sounds like speech. Places are in samples at RATE.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, ClassVar, Literal, NamedTuple, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 import numpy as np
 import pyarrow as pa
@@ -23,21 +23,14 @@ from operators.models.demucs import Demucs
 from operators.models.mdx import Mdx
 from operators.models.separator import Separator
 from operators.speech.spool import RATE, Spool, samples_of
+from operators.speech.stretches import SPANS, Stretch, covered
 
-SPANS = pa.list_(pa.struct([("start", pa.int64()), ("stop", pa.int64())]))
 SMOOTHED = 51  # frames over which the probability of music is averaged: half a second
 BLOCK = 30 * RATE
 SPEECH = 0.2  # probability from which there may be speech, that little because what is missed is not separated
 PAUSE = 3 * RATE  # to go on through a shorter pause of speech costs less than to begin again
 LEAD = RATE  # what a separator hears before and after a stretch: recurrent ones need it to get going
 FADE = RATE // 50  # from the samples as they were to the separated ones, at the ends of a stretch
-
-
-class Span(NamedTuple):
-    """Samples `start` to `stop`."""
-
-    start: int
-    stop: int
 
 
 @parameters
@@ -52,8 +45,15 @@ class Separate(Operator):
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5  # probability of music or singing, averaged over half a second
     min_seconds: Annotated[float, Field(ge=0, le=60)] = 1.0  # of a stretch of music; gaps shorter than that are music
     margin_seconds: Annotated[float, Field(ge=0, le=10)] = 0.5  # separated before and after a stretch of both
-    attenuation_db: Annotated[float, Field(ge=6, le=100)] | None = None  # deepfilternet's limit; none: no limit
+    attenuation_db: Annotated[float, Field(ge=6, lt=100)] | None = None  # deepfilternet's limit; none: no limit
     revision: Literal[1] = 1
+
+    @model_validator(mode="after")
+    def _fields_fit_together(self) -> Self:
+        margin = type(self).__dataclass_fields__["margin_seconds"].default
+        if self.where == "everywhere" and self.margin_seconds != margin:
+            raise ValueError(f"margin_seconds: {self.margin_seconds:g} has no meaning where all is separated")
+        return self
 
     @model_validator(mode="after")
     def _backend_can_be_had(self) -> Self:
@@ -102,56 +102,58 @@ class Separate(Operator):
 
     def _described(self) -> DeepFilter | Mdx | Demucs:
         if self.model is None:
-            return DeepFilter(self.attenuation_db or 100.0)
+            return DeepFilter() if self.attenuation_db is None else DeepFilter(self.attenuation_db)
         return Mdx(self.model) if self.backend == "mdx" else Demucs(self.model)
 
-    def _recording(self, spool: Spool) -> tuple[list[Span], list[Span]]:
+    def _recording(self, spool: Spool) -> tuple[list[Stretch], list[Stretch]]:
         """Where there is music, and what was separated."""
         detector: EventDetector = loaded(EventDetection())
         frames = np.concatenate([np.zeros((0, len(CLASSES)), np.float32), *detector.frames(spool)])
         shortest = round(self.min_seconds * RATE)
         music = stretches(frames[:, 1:].max(axis=1), self.threshold, shortest, spool.length)
         if self.where == "everywhere":
-            wanted = [Span(0, spool.length)] if spool.length else []
+            wanted = [Stretch(0, spool.length)] if spool.length else []
         else:
             spoken = joined(stretches(frames[:, 0], SPEECH, 0, spool.length), PAUSE)
             margin = round(self.margin_seconds * RATE)
-            wide = [Span(max(0, at.start - margin), min(spool.length, at.stop + margin)) for at in both(music, spoken)]
+            wide = [
+                Stretch(max(0, at.start - margin), min(spool.length, at.stop + margin)) for at in both(music, spoken)
+            ]
             wanted = joined(wide, LEAD)  # so that none hears what another has left
         for span in wanted:
             replace(spool, span, loaded(self._described()))
         return music, wanted
 
 
-def stretches(likely: NDArray[np.float32], threshold: float, shortest: int, length: int) -> list[Span]:
+def stretches(likely: NDArray[np.float32], threshold: float, shortest: int, length: int) -> list[Stretch]:
     """Where something is likely, by a probability for each FRAME: nowhere shorter than `shortest`, nor are gaps."""
     if not len(likely):
         return []
     half = SMOOTHED // 2
     smooth = np.convolve(np.pad(likely, half, "edge"), np.full(SMOOTHED, 1 / SMOOTHED), "valid").round(4)
     turns = np.flatnonzero(np.diff(smooth >= threshold, prepend=False, append=False)).reshape(-1, 2) * FRAME
-    found = joined([Span(int(start), min(int(stop), length)) for start, stop in turns], shortest)
+    found = joined([Stretch(int(start), min(int(stop), length)) for start, stop in turns], shortest)
     return [span for span in found if span.stop - span.start >= shortest]
 
 
-def joined(spans: list[Span], gap: int) -> list[Span]:
+def joined(spans: list[Stretch], gap: int) -> list[Stretch]:
     """Ascending spans, with those that lie nearer to each other than `gap` made one."""
-    found: list[Span] = []
+    found: list[Stretch] = []
     for span in spans:
         if found and span.start - found[-1].stop < gap:
-            found[-1] = Span(found[-1].start, max(found[-1].stop, span.stop))
+            found[-1] = Stretch(found[-1].start, max(found[-1].stop, span.stop))
         else:
             found.append(span)
     return found
 
 
-def both(one: list[Span], other: list[Span]) -> list[Span]:
+def both(one: list[Stretch], other: list[Stretch]) -> list[Stretch]:
     """What spans of two lists, each ascending and disjoint, have in common."""
     found, i, k = [], 0, 0
     while i < len(one) and k < len(other):
         start, stop = max(one[i].start, other[k].start), min(one[i].stop, other[k].stop)
         if start < stop:
-            found.append(Span(start, stop))
+            found.append(Stretch(start, stop))
         if one[i].stop < other[k].stop:
             i += 1
         else:
@@ -159,7 +161,7 @@ def both(one: list[Span], other: list[Span]) -> list[Span]:
     return found
 
 
-def replace(spool: Spool, span: Span, separator: Separator) -> None:
+def replace(spool: Spool, span: Stretch, separator: Separator) -> None:
     """Put the speech in a stretch in its place. It fades in and out where the stretch ends within the recording."""
     first, last = max(0, span.start - LEAD), min(spool.length, span.stop + LEAD)
     place = first
@@ -178,9 +180,3 @@ def replace(spool: Spool, span: Span, separator: Separator) -> None:
 def _blocks(spool: Spool, first: int, last: int) -> Iterator[NDArray[np.float32]]:
     for start in range(first, last, BLOCK):
         yield spool.read(start, min(start + BLOCK, last))
-
-
-def covered(column: pa.ChunkedArray) -> NDArray[np.int64]:
-    """For each row, how many samples its spans, which are disjoint, cover."""
-    rows: list[list[dict[str, int]]] = column.to_pylist()
-    return np.array([sum(span["stop"] - span["start"] for span in spans) for spans in rows], np.int64)

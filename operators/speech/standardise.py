@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, NamedTuple, Self
+from typing import Annotated, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 import pyarrow as pa
@@ -69,6 +69,7 @@ class Standardise(Operator):
     max_seconds: Annotated[float, Field(gt=0, le=7 * 86400)] = 86400.0
     min_dbfs: Annotated[float, Field(ge=-96, le=0)] = -90.0  # RMS level of the whole recording; below, it is silent
     max_not_finite: Annotated[float, Field(ge=0, le=1)] = 0.001
+    revision: Literal[1] = 1
 
     @model_validator(mode="after")
     def _can_decode(self) -> Self:
@@ -136,13 +137,15 @@ class Standardise(Operator):
         except GONE as error:  # any other error may be over when the unit is tried again
             raise Undecodable("unreadable", told(error)) from error
         with file, Decoder(file, recording) as decoder:
-            columns |= {name: value for name, value in decoder.source._asdict().items() if name in COLUMNS}
             squares, least, most = 0, 0, 0
-            for block in decoder.blocks(self.max_seconds):
-                spool.append(block)
-                wide = block.astype(np.float64)  # holds the sum of squares of any block exactly
-                squares += int(np.dot(wide, wide))
-                least, most = min(least, block.min(initial=0)), max(most, block.max(initial=0))
+            try:
+                for block in decoder.blocks(self.max_seconds):
+                    spool.append(block)
+                    wide = block.astype(np.float64)  # holds the sum of squares of any block exactly
+                    squares += int(np.dot(wide, wide))
+                    least, most = min(least, block.min(initial=0)), max(most, block.max(initial=0))
+            finally:  # what the file is, is told of what cannot be decoded to its end too
+                columns |= {name: value for name, value in decoder.source._asdict().items() if name in COLUMNS}
             columns |= {"samples": spool.length, "truncated": decoder.truncated}
         if spool.length < self.min_seconds * RATE or not spool.length:
             raise Undecodable("too_short", "", spool.seconds, self.min_seconds)

@@ -18,6 +18,7 @@ from pydantic import Field, model_validator
 from operators.document import Operator, drop, loaded, parameters, with_columns
 from operators.models import weights
 from operators.models.whisper import (
+    HALVES,
     RATE,
     UNSPACED,
     WINDOW,
@@ -100,8 +101,8 @@ class Transcribe(Operator):
 
     @property
     def gpu(self) -> bool:
-        """Whether a worker with a GPU does this faster: the base model has no need of one."""
-        return self.model is not None
+        """Whether a worker with a GPU does this faster: the base model has no need of one, unless it is asked to."""
+        return self.model is not None or self.compute in HALVES
 
     @property
     def measures(self) -> tuple[str, ...]:
@@ -201,10 +202,13 @@ def _windows(samples: Samples) -> list[Samples]:
 
 
 def _joined(heard: Sequence[Heard], clips: Sequence[Samples]) -> Heard:
-    """What was heard in consecutive parts as one; all numbers are those of the least certain part."""
+    """What was heard in consecutive parts as one; its numbers are the least certain ones, but `no_speech`, which all
+    parts have to be. Parts of several languages make an utterance of none for certain."""
     least = min(heard, key=lambda part: (part.text is not None, part.language_score))
     if len(heard) == 1 or least.text is None:
         return least
+    if len({part.language for part in heard}) > 1:
+        return least._replace(language_score=0.0, text=None, words=None)
     texts = [part.text for part in heard if part.text]
     starts = np.cumsum([0, *map(len, clips[:-1])]) / RATE
     moved = [

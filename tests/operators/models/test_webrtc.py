@@ -4,7 +4,7 @@ from collections import deque
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from operators.models.webrtc import FRAME, RATE, WebRtc, runs
@@ -38,6 +38,7 @@ def test_a_run_by_hand() -> None:
     assert runs(np.zeros(0, bool)) == []
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.booleans(), st.integers(1, 14)), max_size=12))
 def test_runs_are_the_published_ones(lengths: list[tuple[bool, int]]) -> None:
     said = [flag for flag, count in lengths for _ in range(count)]

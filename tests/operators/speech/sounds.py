@@ -52,8 +52,10 @@ def encoded(
     layout: str = "mono",
     video: bool = False,
     bit_rate: int | None = None,
+    after: int = 0,
 ) -> bytes:
-    """A file of the given samples (channels, samples), with a moving picture if asked for."""
+    """A file of the given samples (channels, samples), with a moving picture if asked for, which may begin seconds
+    before the sound."""
     file = io.BytesIO()
     with av.open(file, "w", format=form) as container:
         picture = _picture(container) if video else None
@@ -62,14 +64,14 @@ def encoded(
             stream.bit_rate = bit_rate
         stream.codec_context.open()
         if picture:
-            for number in range(10 * samples.shape[1] // rate):
+            for number in range(10 * after + 10 * samples.shape[1] // rate):
                 shade = np.full((32, 32, 3), 25 * number % 256, np.uint8)
                 image = av.VideoFrame.from_ndarray(shade, format="rgb24").reformat(format="yuv420p")
                 container.mux(picture.encode(image))
             container.mux(picture.encode(None))
         packed = np.ascontiguousarray(samples.T.reshape(1, -1))  # from_ndarray cannot take eight planes
         whole = av.AudioFrame.from_ndarray(packed, format="s16", layout=layout)
-        whole.sample_rate, whole.pts = rate, 0
+        whole.sample_rate, whole.pts = rate, after * rate
         size = stream.codec_context.frame_size or 1024
         fitted = av.AudioResampler(stream.codec_context.format, layout, rate, frame_size=size)
         for frame in (*fitted.resample(whole), *fitted.resample(None)):

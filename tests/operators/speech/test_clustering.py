@@ -7,7 +7,16 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from operators.speech import clustering
-from operators.speech.clustering import alikes, average_linkage, centroids, clusters, numbered, unit, voices
+from operators.speech.clustering import (
+    alikes,
+    average_linkage,
+    centroids,
+    clusters,
+    numbered,
+    unit,
+    voices,
+    voices_in_noise,
+)
 
 Labels = NDArray[np.int64]
 
@@ -115,6 +124,48 @@ def test_small_clusters_go_to_the_nearest_voice() -> None:
     assert voices(stray, np.full(1, 0.8), 0.9, 0.8, 2.0).tolist() == [0]
     assert voices(np.zeros((0, 24)), np.zeros(0), 0.9, 0.8, 2.0).tolist() == []
     assert voices(np.vstack([stray] * 5), np.ones(5), 0.9, 0.8, 2.0).tolist() == [0] * 5
+
+
+def in_noise(vectors: NDArray[np.float64], noisy: NDArray[np.bool_], weight: float = 1.5) -> NDArray[np.float64]:
+    """Those that are noisy moved towards one direction, whoever speaks."""
+    direction = unit(np.random.default_rng(99).normal(size=(1, vectors.shape[1])))
+    return unit(vectors + weight * noisy[:, None] * direction)
+
+
+def heard(vectors: NDArray[np.float64], noisy: NDArray[np.bool_], alike_in_noise: float = 0.4) -> Labels:
+    return voices_in_noise(vectors, np.full(len(vectors), 0.8), noisy, 0.9, 0.8, alike_in_noise, 4.0)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_noise_makes_no_voices(count: int) -> None:
+    vectors, which = around(count, count, 120, 0.06)
+    noisy = np.arange(120) >= 60
+    vectors = in_noise(vectors, noisy)
+    assert voices(vectors, np.full(120, 0.8), 0.9, 0.8, 4.0).max() + 1 > count
+    assert np.array_equal(heard(vectors, noisy), numbered(which))
+
+
+def test_a_voice_that_is_in_noise_alone_is_one() -> None:
+    vectors, which = around(2, 3, 120, 0.06)
+    noisy = which == 2
+    vectors = in_noise(vectors, noisy)
+    assert np.array_equal(heard(vectors, noisy, 0.6), numbered(which))
+    assert heard(vectors, noisy, 0.01).max() == 1  # if it need not be near to one without noise
+
+
+def test_a_little_in_noise_is_the_nearest_voice() -> None:
+    vectors, which = around(5, 2, 64, 0.06)
+    noisy = np.arange(64) >= 60
+    assert np.array_equal(heard(in_noise(vectors, noisy), noisy, 1.0), numbered(which))
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10_000), st.integers(0, 30))
+def test_all_in_noise_or_none_is_as_without(seed: int, count: int) -> None:
+    vectors, _ = around(seed, 3, count, 0.3)
+    plain = voices(vectors, np.full(count, 0.8), 0.9, 0.8, 4.0)
+    for noisy in (np.zeros(count, bool), np.ones(count, bool)):
+        assert np.array_equal(heard(vectors, noisy), plain)
 
 
 @settings(max_examples=40, deadline=None)

@@ -263,6 +263,17 @@ def test_a_transport_stream_with_streams_that_come_up_late() -> None:
     assert len(found) > 0.6 * RATE
 
 
+def test_sound_that_begins_long_after_the_pictures() -> None:
+    samples = np.tile(tone(1.0, 44_100), (2, 1))
+    data = encoded(samples, "mpegts", "aac", 44_100, "stereo", video=True, after=20)
+    with Decoder(io.BytesIO(data)) as decoder:
+        assert decoder.source[:2] == (None, None)  # FFmpeg does not look that far
+        found = np.concatenate(list(decoder.blocks(3600)))
+        assert decoder.source[:3] == (44_100, 2, "aac")
+    assert len(found) / RATE == pytest.approx(1, abs=0.05)
+    assert not decoder.truncated
+
+
 def test_rounding_is_to_the_nearest_and_clips() -> None:
     steps = np.array([0.4, 0.6, -0.4, -0.6, 32767.4, 40000, -40000]) / 32768
     assert to_int16(steps.astype(np.float32)).tolist() == [0, 1, 0, -1, 32767, 32767, -32768]

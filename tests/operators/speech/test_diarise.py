@@ -3,17 +3,31 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 import pytest
+import soxr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from operators.document import identity
+from operators.models import dvector
 from operators.models.weights import DVECTOR, find
 from operators.speech import diarise
-from operators.speech.diarise import GAP, TAIL, TOGETHER, TURNS, WINDOW, Diarise, Turn, cuts, length, spoken, together
+from operators.speech.diarise import (
+    GAP,
+    TAIL,
+    TOGETHER,
+    TURNS,
+    WINDOW,
+    Diarise,
+    cuts,
+    in_noise,
+    length,
+    spoken,
+    together,
+)
 from operators.speech.diarise import windows as windows_of
 from operators.speech.spool import RATE, Spool, hold
-from operators.speech.vad import SPANS
+from operators.speech.stretches import SPANS, Turn
 from tests.operators.speech.recordings import SAMPLE as SAMPLES
 from tests.operators.speech.recordings import Samples, sound, spooled
 
@@ -121,6 +135,39 @@ def test_three_voices_and_one() -> None:
     assert alone["turns"][0] == found["turns"][1]  # whatever else is diarised
 
 
+def noise(like: Samples, decibels: float) -> Samples:
+    """White, so many decibels below."""
+    level = np.sqrt((like**2).mean()) / 10 ** (decibels / 20)
+    return (np.random.default_rng(0).normal(size=len(like)) * level).astype(np.float32)
+
+
+@pytest.mark.parametrize("language", ["en", "es", "fr", "it", "ru"])
+def test_noise_is_told_from_speech(language: str) -> None:
+    path = sorted((SAMPLES / "prompts" / language).glob("*.g722"))[1]
+    samples = soxr.resample(sound(path), RATE, dvector.RATE)
+    by_telephone = soxr.resample(soxr.resample(samples, dvector.RATE, 8000), 8000, dvector.RATE)
+    assert not in_noise(samples)
+    assert not in_noise(np.rint(by_telephone * 2048).astype(np.float32) / 2048)
+    for decibels in (0, 10, 20):
+        assert in_noise(samples + noise(samples, decibels))
+
+
+def test_little_is_no_noise() -> None:
+    assert not in_noise(np.zeros(0, np.float32))
+    assert not in_noise(np.ones(40, np.float32))
+
+
+@model
+def test_one_voice_in_noise_and_without_and_two() -> None:
+    one, whole = dialogue("ru", "ru", "ru", "ru", "ru", "ru")
+    two, places = dialogue("it", "it", "it", "en", "en", "en")
+    for samples, spans in ((one, whole), (two, places)):
+        start, stop = spans[3][0] - RATE // 4, spans[-1][1]
+        samples[start:stop] += noise(samples[start:stop], 10)
+    assert diarised(Diarise(), (spooled(one), whole), (spooled(two), places))["speakers"].to_pylist() == [1, 2]
+    assert diarised(Diarise(alike_in_noise=0.9), (spooled(one), whole))["speakers"].to_pylist() == [2]
+
+
 @model
 def test_no_speech_and_very_little() -> None:
     samples, places = dialogue("fr")
@@ -146,7 +193,9 @@ def test_fields() -> None:
     for fields, message in (
         ({"backend": "pyannote"}, "pipeline: pyannote needs the path"),
         ({"backend": "pyannote", "alike": 0.8}, r"alike: 0\.8 is for dvector"),
+        ({"backend": "pyannote", "alike_in_noise": 0.6}, r"alike_in_noise: 0\.6 is for dvector"),
         ({"alike": 0}, "alike"),
+        ({"alike_in_noise": 1.5}, "alike_in_noise"),
         ({"apart": 2}, "apart"),
         ({"min_seconds": -1}, "min_seconds"),
         ({"pipeline": "/nowhere"}, "no such folder: /nowhere"),

@@ -65,7 +65,7 @@ def test_emilia_is_the_published_script() -> None:
 
 
 @given(st.integers(1, 40 * RATE))
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 def test_published_windows(samples: int) -> None:
     clip = np.arange(samples, dtype=np.float32)
     ours, theirs = published_windows(clip), published_segments(clip)
@@ -79,7 +79,7 @@ def test_the_published_script_hears_no_window_from_seven_seconds_on() -> None:
 
 
 @given(st.integers(1, 40 * RATE), st.floats(0.5, 9.01))
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 def test_windows_cover_the_utterance_evenly(samples: int, hop: float) -> None:
     clip = np.arange(samples, dtype=np.float32)
     windows = Dnsmos(hop_seconds=hop)._windows(clip)

@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from operators.speech.emilia import LEAST, MOST, cut_by_speaker, emilia, split_long, unnested
-from operators.speech.merge import Span, Stretch, Turn, whole
+from operators.speech.merge import Span, whole
 from operators.speech.spool import RATE
+from operators.speech.stretches import Stretch, Turn
 
 A, B = 0, 1
 Seconds = tuple[float, float, int]

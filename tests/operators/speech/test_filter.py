@@ -183,7 +183,7 @@ def near_bound(rows: list[Row], own: list[int], n: int) -> bool:
 @given(ROWS, st.integers(1, 5), st.sampled_from(["language", "recording", None]), st.sampled_from([1, 4, 8]))
 @settings(max_examples=60, deadline=None)
 def test_units_make_no_difference(rows: list[Row], units: int, per: str | None, min_rows: int) -> None:
-    fields = {"per": per, "min_rows": min_rows}
+    fields = {"per": per} | ({} if per is None else {"min_rows": min_rows})
     assert verdicts(rows, units, units, **fields) == verdicts(rows, **fields)
 
 
@@ -198,6 +198,7 @@ def test_what_it_needs() -> None:
         ({"min_seconds": 31}, "min_seconds: 31 is above max_seconds 30"),
         ({"min_dnsmos": 0.5}, "min_dnsmos"),
         ({"min_rows": 0}, "min_rows"),
+        ({"per": None, "min_rows": 99}, "min_rows: 99 has no meaning without per"),
         ({"per": "speaker"}, "per"),
     ],
 )

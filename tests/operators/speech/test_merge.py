@@ -9,15 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from operators.speech.merge import NOBODY, SLIVER, Limits, Span, Stretch, Turn, chunks, utterances, whole
+from operators.speech.merge import NOBODY, SLIVER, Limits, Span, chunks, utterances, whole
 from operators.speech.spool import RATE
+from operators.speech.stretches import Stretch, Turn
 
 A, B = 0, 1
 Row = tuple[float, float, int, str]
 
 
 def samples(*seconds: tuple[float, float]) -> list[Stretch]:
-    return [(round(start * RATE), round(stop * RATE)) for start, stop in seconds]
+    return [Stretch(round(start * RATE), round(stop * RATE)) for start, stop in seconds]
 
 
 def turns(*seconds: tuple[float, float, int]) -> list[Turn]:
@@ -102,13 +103,29 @@ def test_a_long_run_is_cut_in_its_longest_late_pause() -> None:
     ("speech", "expected"),
     [
         (samples((0, 4), (4.5, 33)), [(0, 4, ""), (4.5, 33, "")]),  # no later pause
-        (samples((0, 29.9), (30.4, 32)), [(0, 29.9, ""), (30.4, 32, "too_short")]),  # no pause without a loss
-        (samples((0, 1), (1.2, 31)), [(0, 1, "too_short"), (1.2, 31, "")]),
+        (samples((0, 10), (10.3, 28.6), (28.9, 31)), [(0, 10, ""), (10.3, 31, "")]),  # the later one loses the end
     ],
 )
 def test_a_pause_is_better_than_none(speech: list[Stretch], expected: list[tuple[float, float, str]]) -> None:
     found = [(start, stop, why) for start, stop, _, why in of(speech, turns((0, 40, A))) if why != "no_speech"]
     assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("speech", "expected"),
+    [
+        (samples((0, 1), (1.5, 45)), [(0, 29), (29, 45)]),
+        (samples((0, 29), (29.5, 31)), [(0, 27), (27, 31)]),
+        (samples((0, 29.9), (30.4, 32)), [(0, 28), (28, 32)]),
+        (samples((0, 1), (1.2, 31)), [(0, 27), (27, 31)]),
+    ],
+)
+def test_what_would_be_too_short_after_a_pause_is_cut_off_elsewhere(
+    speech: list[Stretch], expected: list[tuple[float, float]]
+) -> None:
+    said, size = turns((0, 45, A)), 45 * RATE
+    found = rows(utterances(size, speech, said, Limits(), lambda _, stop: stop - RATE))
+    assert found == [(start, stop, A, "") for start, stop in expected]
 
 
 def test_without_a_pause_the_quietest_place_near_the_end_is_cut() -> None:
@@ -176,6 +193,35 @@ def test_chunks(speech: list[Stretch], expected: list[tuple[float, float, str]])
 def test_places_behind_the_end_are_not_told_of() -> None:
     assert rows(whole(10 * RATE, [Span(0, 10 * RATE + 1, A)], [])) == [(0, 10, A, "")]
     assert of(samples((0, 10.1)), turns((0, 10.2, A)), 10) == [(0, 10, A, "")]
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, RATE - 1), st.integers(1, 50 * RATE)), min_size=1, max_size=12),
+    st.booleans(),
+    st.floats(0, 1),
+    st.sampled_from([Limits(), Limits(RATE, 2 * RATE), Limits(most=6 * RATE), Limits(least=0, most=RATE)]),
+)
+@settings(max_examples=200, deadline=None)
+def test_of_one_speaker_nothing_is_too_short_that_is_not_alone(
+    drawn: list[tuple[int, int]], named: bool, where: float, limits: Limits
+) -> None:
+    speech = [Stretch(0, 0)]
+    for gap, size in drawn:
+        speech.append(Stretch(speech[-1].stop + gap, speech[-1].stop + gap + size))
+    speech, length = speech[1:], speech[-1].stop
+    said = [Turn(*island, A) for island in speech] if named else None
+    found = list(utterances(length, speech, said, limits, lambda start, stop: start + round(where * (stop - start))))
+    if length - speech[0].start < limits.least:
+        assert [span.reason for span in found] == ["too_short"]
+        return
+    assert {span.reason for span in found} == {""}
+    assert all(limits.least <= span.stop - span.start <= limits.most for span in found)
+    spoken = np.zeros(length, bool)
+    for start, stop in speech:
+        spoken[start:stop] = True
+    for start, stop, *_ in found:
+        spoken[start:stop] = False
+    assert not spoken.any()  # all speech is kept
 
 
 STRETCHES = st.lists(st.tuples(st.integers(0, 3 * RATE), st.integers(1, 70 * RATE)), max_size=12)

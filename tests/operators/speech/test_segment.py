@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from operators.apply import Applied, Step, apply
+from operators.speech import segment
 from operators.speech.segment import FRAME, Segment, quietest, voiced
 from operators.speech.spool import RATE, Spool, hold, release_all, samples_of
 
@@ -181,6 +182,29 @@ def test_packages_are_checked_when_the_recipe_is_read(
         Segment(**fields)
 
 
+marked: list[pa.Table] = []
+
+
+class Seen(Segment):
+    """Segment, whose table is looked at before it is parted."""
+
+    def __call__(self, docs: pa.Table) -> pa.Table:
+        marked[:] = [super().__call__(docs)]
+        return marked[0]
+
+
+def test_audio_is_in_pieces_that_are_not_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = {"sound": sound(30), "speech": at((1, 5), (7, 12), (14, 14.5), (16, 20))}
+    whole = cut(recordings(row)).kept
+    monkeypatch.setattr(segment, "PIECE", 200_000)
+    found = apply([Step("segment", Seen())], recordings(row))
+    assert whole["payload"].num_chunks == 1
+    assert found.kept["payload"].num_chunks == 2
+    assert found.kept.equals(whole)
+    made, kept = ({chunk.buffers()[2].address for chunk in at["payload"].chunks} for at in (marked[0], found.kept))
+    assert kept < made
+
+
 def test_emilia_keeps_overlapping_speech_twice() -> None:
     row = {"sound": sound(16), "turns": at((0, 10, 0), (3, 5, 1), (8, 14, 1), (14.5, 15, 0))}
     found = cut(recordings(row), mode="emilia")
@@ -276,6 +300,8 @@ def test_samples_add_up(drawn: list[tuple[int, int]], said: list[tuple[int, int,
         ({"mode": "other"}, "mode"),
         ({"pad": -1}, "pad"),
         ({"max_seconds": 0}, "max_seconds"),
+        ({"min_seconds": 0, "max_seconds": 1e-5}, "max_seconds\n.*greater than or equal to 0.1"),  # less than a sample
+        ({"mode": "chunks", "chunk_seconds": 1e-5}, "chunk_seconds\n.*greater than or equal to 0.1"),
     ],
 )
 def test_bad_parameters(fields: dict[str, Any], told: str) -> None:

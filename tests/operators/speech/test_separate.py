@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -20,8 +20,9 @@ pytest.importorskip("av", reason="needs the extra corpusmill[speech]")
 from operators.document import identity
 from operators.models.aed import FRAME
 from operators.models.mdx import SHAPE
-from operators.speech.separate import FADE, LEAD, SPANS, Separate, Span, both, joined, replace, stretches
+from operators.speech.separate import FADE, LEAD, Separate, both, joined, replace, stretches
 from operators.speech.spool import RATE, Spool, hold
+from operators.speech.stretches import SPANS, Stretch
 from tests.operators.models.onnx_file import network
 from tests.operators.speech.recordings import bed, music, speech, spooled
 
@@ -110,7 +111,7 @@ class Louder:
 def test_ends_within_the_recording_fade(start: int, stop: int) -> None:
     spool = spooled(np.full(3 * RATE, 0.125, np.float32))
     quiet = spool.read(0, 1)[0]
-    replace(spool, Span(start, stop), one := Louder())
+    replace(spool, Stretch(start, stop), one := Louder())
     assert one.heard == min(stop + LEAD, spool.length) - max(start - LEAD, 0)
     found = spool.read(0, spool.length) / quiet
     assert (found[:start] == 1).all()
@@ -123,10 +124,11 @@ def test_ends_within_the_recording_fade(start: int, stop: int) -> None:
 
 def test_a_loud_separator_is_clipped() -> None:
     spool = spooled(np.full(RATE, 0.5, np.float32))
-    replace(spool, Span(0, RATE), Louder())
+    replace(spool, Stretch(0, RATE), Louder())
     assert spool.read(0, RATE).max() == np.float32(32767 / 32768)
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.integers(1, 400), st.booleans()), max_size=12), st.integers(0, 300), st.integers(0, FRAME - 1)
 )
@@ -162,17 +164,18 @@ def placed(runs: list[tuple[int, bool]]) -> Iterator[tuple[int, int, bool]]:
         yield start, length, kind
 
 
+@settings(deadline=None)
 @given(*[st.lists(st.integers(0, 60), max_size=12, unique=True).filter(lambda at: len(at) % 2 == 0)] * 2)
 def test_what_spans_have_in_common(one: list[int], other: list[int]) -> None:
-    lists = [[Span(*pair) for pair in np.sort(np.array(at, int)).reshape(-1, 2).tolist()] for at in (one, other)]
+    lists = [[Stretch(*pair) for pair in np.sort(np.array(at, int)).reshape(-1, 2).tolist()] for at in (one, other)]
     covers = [{at for span in spans for at in range(*span)} for spans in (*lists, both(*lists))]
     assert covers[2] == covers[0] & covers[1]
     assert all(span.start < span.stop for span in both(*lists))
 
 
 def test_near_spans_are_one() -> None:
-    spans = [Span(0, 10), Span(12, 20), Span(15, 18), Span(25, 30)]
-    assert joined(spans, 5) == [Span(0, 20), Span(25, 30)]
+    spans = [Stretch(0, 10), Stretch(12, 20), Stretch(15, 18), Stretch(25, 30)]
+    assert joined(spans, 5) == [Stretch(0, 20), Stretch(25, 30)]
     assert joined([], 5) == []
 
 
@@ -192,6 +195,8 @@ def test_near_spans_are_one() -> None:
         ({"min_seconds": -1}, "min_seconds"),
         ({"margin_seconds": 11}, "margin_seconds"),
         ({"attenuation_db": 3}, "attenuation_db"),
+        ({"attenuation_db": 100}, "attenuation_db"),  # which is no limit
+        ({"where": "everywhere", "margin_seconds": 1}, "margin_seconds: 1 has no meaning where all is separated"),
         ({"gate": "aed"}, "gate"),
     ],
 )

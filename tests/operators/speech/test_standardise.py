@@ -179,6 +179,15 @@ def test_odd_recordings_are_kept(name: str, tmp_path: Path) -> None:
     assert np.abs(spool.read(0, spool.length)).max() == pytest.approx(1)
 
 
+def test_what_only_the_first_frame_tells_is_told(tmp_path: Path) -> None:
+    data = encoded(np.tile(tone(1.0, 44_100), (2, 1)), "mpegts", "aac", 44_100, "stereo", video=True, after=20)
+    row = listen(written(tmp_path, data, "a.ts"))
+    assert row["drop_reason"] is None
+    assert (row["sample_rate"], row["channels"], row["codec"]) == (44_100, 2, "aac")
+    late = listen(written(tmp_path, data, "a.ts"), min_seconds=2)
+    assert (late["drop_reason"], late["sample_rate"]) == ("too_short", 44_100)
+
+
 def test_a_file_that_is_gone_is_unreadable_and_its_path_not_told(tmp_path: Path) -> None:
     row = listen(tmp_path / "gone.wav")
     assert (row["drop_reason"], row["drop_detail"]) == ("unreadable", "No such file or directory")

@@ -15,7 +15,8 @@ pytest.importorskip("av", reason="needs the extra corpusmill[speech]")
 from operators.document import identity
 from operators.speech import vad
 from operators.speech.spool import RATE, Spool, hold
-from operators.speech.vad import SPANS, Vad, mostly, peak
+from operators.speech.stretches import SPANS
+from operators.speech.vad import Vad, mostly, peak
 from tests.operators.speech.recordings import Samples, music, speech, spooled
 
 
