@@ -86,12 +86,15 @@ def read(span: Span, open_: Open, fields: Fields) -> Iterator[Batch]:
 
 def joined(batches: Iterator[Batch]) -> Iterator[Batch]:
     """The same rows in fewer batches: neighbours of one schema together up to the bounds of a batch. A folder of
-    small files is read a file at a time, and operators cost a fixed time a call. Recordings stay alone: what is made
-    of one is large, and the time of a call is nothing beside it."""
+    small files is read a file at a time, and operators cost a fixed time a call. Recordings stay alone, and the next
+    is asked for when one is done with: what is made of one is large, and it is read only then."""
     held: list[Batch] = []
     rows = size = 0
     for batch in batches:
-        same = not held or (batch.docs.schema == held[0].docs.schema and URL not in batch.docs.column_names)
+        if URL in batch.docs.column_names:
+            yield batch
+            continue
+        same = not held or batch.docs.schema == held[0].docs.schema
         if held and not (same and rows + batch.docs.num_rows <= BATCH_ROWS and size + batch.docs.nbytes <= BATCH_BYTES):
             yield _together(held)
             held, rows, size = [], 0, 0
