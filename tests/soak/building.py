@@ -176,8 +176,8 @@ def lay_out_inputs(folder: Path, sample: Path) -> None:
 def upload(url: str, folder: Path) -> int:
     """Put the files of a folder into a store."""
     store = open_store(url)
-    for path in folder.iterdir():
-        store.write(path.name, path.read_bytes())
+    for path in (path for path in folder.rglob("*") if path.is_file()):
+        store.write(path.relative_to(folder).as_posix(), path.read_bytes())
     return DONE
 
 
