@@ -14,7 +14,7 @@ from cluster.tables import Entry, iterate_entry, read_entry
 from operators.apply import SPLIT
 from operators.models.weights import needs
 from operators.speech.spool import RATE
-from workflows.profile import SAMPLES
+from workflows.profile import SAMPLES, hears
 from workflows.stage import Manifest
 
 FILES = 50  # of a stage that are looked through: a report is no search
@@ -65,11 +65,10 @@ class Audio(NamedTuple):
 def audio_of(store: Store, manifest: Manifest) -> Audio | None:
     """None for a build that has no audio."""
     stages = manifest["stages"]
-    hours = list(_hours(stages))
-    left = stages[-1]["profile"]["kept"].get(SAMPLES, 0)
-    if not hours and not left:
+    if not hears(stages):
         return None
-    lost = [one for one in hours if not one.reason.endswith(f"/{SPLIT}")]
+    left = stages[-1]["profile"]["kept"].get(SAMPLES, 0)
+    lost = [one for one in _hours(stages) if not one.reason.endswith(f"/{SPLIT}")]
     kept = Hours(stages[-1]["name"], "", stages[-1]["kept"], left / RATE / 3600)
     heard = stages[-2] if len(stages) > 1 else stages[-1]  # the last stage whose files hold the documents themselves
     files = heard["files"]["kept"][:FILES]

@@ -23,16 +23,12 @@ SAMPLE_CHARACTERS = 600
 def why(store: Store, manifests: Sequence[Manifest], doc_id: str) -> dict[str, Any]:
     """Where a document went: kept (shard and offset), dropped or quarantined (why), or unknown. Of several builds that
     know the id, the one counts that kept it, else the first."""
-    answers = [_fate(store, manifest, name) for manifest in manifests for name in _names(manifest, doc_id)]
+    answers = [_fate(store, manifest, doc_id) for manifest in manifests]
+    if all(answer["fate"] == "unknown" for answer in answers):  # it may be the name of a recording's file
+        heard = [manifest for manifest in manifests if profile.hears(manifest["stages"])]
+        answers += [_fate(store, manifest, fallback_id(doc_id, 0)) for manifest in heard]
     known = [answer for answer in answers if answer["fate"] != "unknown"]
     return next((answer for answer in known if answer["fate"] == "kept"), (known or answers)[0])
-
-
-def _names(manifest: Manifest, doc_id: str) -> tuple[str, ...]:
-    """What is looked for: of a build of recordings also the id of the one in the file of that name."""
-    audio = any(profile.SAMPLES in found for found in manifest["stages"][0]["profile"].values())
-    audio |= any(profile.SAMPLES in found for found in manifest["stages"][0]["profile"]["dropped"].values())
-    return (doc_id, fallback_id(doc_id, 0)) if audio else (doc_id,)
 
 
 def _fate(store: Store, manifest: Manifest, doc_id: str) -> dict[str, Any]:

@@ -70,7 +70,7 @@ READERS = 16  # threads that ask the store for files
 HISTORY_SHARE = 2  # of what a process may take goes to the index of published builds that one reduce goes through
 CLUSTER = ("cluster", "cluster_size")  # what an earlier stage has found of them stays
 TOPIC = "topic"
-PROFILED = ("id", TOPIC, "chars", "source", "language", "language_score", profile.SAMPLES)
+PROFILED = ("id", TOPIC, "chars", "source", "language", "language_score")
 
 
 @dataclass(frozen=True)

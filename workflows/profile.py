@@ -67,6 +67,12 @@ def has_audio(schema: pa.Schema) -> bool:
     return {RECORDING, SAMPLES} <= set(schema.names) and pa.types.is_integer(schema.field(SAMPLES).type)
 
 
+def hears(stages: Sequence[Profile]) -> bool:
+    """Whether stages, as manifests have them, are of a build of recordings."""
+    parts = [part for stage in stages for part in (stage["profile"]["kept"], *stage["profile"]["dropped"].values())]
+    return any(SAMPLES in part for part in parts)
+
+
 def drop_profile(dropped: pa.Table) -> Profile:
     """By drop reason: documents, thresholds as they were set, the deciding values in bins, and samples of audio.
 

@@ -37,7 +37,6 @@ from operators.tokens.pack import Pack, unpacked
 from workflows import profile
 from workflows.corpus import committed_build, save_build, shard_record
 from workflows.map_stage import explained
-from workflows.profile import SAMPLES
 from workflows.recipe import RecipeError
 from workflows.shard_task import ShardWriter, Written, links_of
 from workflows.stage import TIMES, Manifest, Stage, StageError, TokenStage, add_counts, check_conservation
@@ -113,7 +112,7 @@ def retract(store: Store, ids: pa.Array | pa.ChunkedArray, dry_run: bool = False
 def held(store: Store, manifest: Manifest, ids: Ids) -> Found:
     """The documents of a build that have one of the ids, or are utterances of a recording that has."""
     found: Found = {}
-    heard = hears(manifest)
+    heard = profile.hears(manifest["stages"])
     for number, entry in enumerate(manifest["stages"][-1]["files"]["kept"]):
         rows = read_entry(store, entry, ["id", "shard", "tokens"])
         whole = recordings_of(rows["id"]) if heard else pa.chunked_array([pa.nulls(rows.num_rows, pa.string())])
@@ -121,11 +120,6 @@ def held(store: Store, manifest: Manifest, ids: Ids) -> Found:
         if gone.any():
             found[number] = rows.append_column("recording", whole).filter(pa.array(gone))
     return found
-
-
-def hears(manifest: Manifest) -> bool:
-    """Whether the build is one of recordings."""
-    return any(SAMPLES in stage["profile"]["kept"] for stage in manifest["stages"])
 
 
 def tell(build: str, found: Found) -> dict[str, Any]:

@@ -7,6 +7,7 @@ of its own, is refused.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -87,15 +88,21 @@ def _hash(folder: Path, patterns: tuple[str, ...]) -> str:
     return total.hexdigest()
 
 
-def _pin(value: object) -> object:
-    if not isinstance(value, (str, Path)):
-        return tuple(value) if isinstance(value, list) else value
+def folder_with(value: str | Path, names: Iterable[str], told: str = "") -> Path:
+    """The folder, which has files of those names. Raises ValueError, with what is `told` of one that lacks some."""
     folder = Path(value)
     if not folder.is_dir():
         raise ValueError(f"no such folder: {value}")
-    for name in NEEDED:
+    for name in names:
         if not (folder / name).is_file():
-            raise ValueError(f"{value}: has no {name}")
+            raise ValueError(f"{value}: has no {name}{told}")
+    return folder
+
+
+def _pin(value: object) -> object:
+    if not isinstance(value, (str, Path)):
+        return tuple(value) if isinstance(value, list) else value
+    folder = folder_with(value, NEEDED)
     if not any(folder.glob(WEIGHTS)):
         raise ValueError(f"{value}: has no weights as {WEIGHTS}; pickled ones are not read")
     if "auto_map" in configuration(folder):

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 
 import pydantic
 
-from operators.models.folder import PinnedFolder
+from operators.models.folder import PinnedFolder, folder_with
 
 NEEDED = ("model.bin", "config.json", "tokenizer.json")  # without the last, faster-whisper would fetch one
 
@@ -22,13 +22,7 @@ class WhisperFolder(PinnedFolder):
 def _pin(value: object) -> object:
     if not isinstance(value, (str, Path)):
         return tuple(value) if isinstance(value, list) else value
-    folder = Path(value)
-    if not folder.is_dir():
-        raise ValueError(f"no such folder: {value}")
-    for name in NEEDED:
-        if not (folder / name).is_file():
-            raise ValueError(f"{value}: has no {name}; it must be a model that CTranslate2's converter made")
-    return WhisperFolder.pin(folder)
+    return WhisperFolder.pin(folder_with(value, NEEDED, "; it must be a model that CTranslate2's converter made"))
 
 
 ModelFolder = Annotated[WhisperFolder, pydantic.BeforeValidator(_pin, json_schema_input_type=str)]

@@ -21,6 +21,7 @@ from benchmarks.speech_score import edits, words
 from cluster.storage import open_store
 from cluster.tables import read_entry
 from operators.read.span import fallback_id
+from tests.workflows.corpora import hashes
 from workflows.build import build, prepare
 from workflows.corpus import newest_build
 from workflows.explain import why
@@ -177,10 +178,6 @@ def test_interleaved_with_units_text_stays_whole(folder: Path, built: dict[str, 
     text = " ".join(row["text"] for row in utterances(folder, built).sort_by("start").to_pylist())
     assert documents["text"].to_pylist() == [text]
     assert 0 < documents["speech_share"][0].as_py() < 1
-
-
-def hashes(result: dict[str, Any]) -> list[tuple[str, str]]:
-    return sorted((shard["path"].split("/shards/")[1], shard["sha256"]) for shard in result["shards"])
 
 
 @pytest.mark.parametrize(
