@@ -393,6 +393,9 @@ def gc(
     stages: Annotated[
         bool, typer.Option("--stages", help="also free files that only make rebuilding fast: text above the shards")
     ] = False,
+    answers: Annotated[
+        bool, typer.Option("--answers", help="also what model servers answered, which would have to be paid for again")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what would go")] = False,
     json: Json = False,
 ) -> None:
@@ -402,7 +405,7 @@ def gc(
     from workflows.gc import seconds
 
     with interruptible():
-        result = collect(open_store(output), seconds(grace), keep, stages, dry_run)
+        result = collect(open_store(output), seconds(grace), keep, stages, answers, dry_run)
     if json:
         return print_json(result)
     if result["deleted"]:

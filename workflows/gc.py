@@ -25,6 +25,7 @@ from cluster.commit import LogEntry
 from cluster.mds import index_beside, put_index
 from cluster.storage import StorageError, Store, Stored
 from cluster.units import READERS
+from workflows.answers import FOLDER as ANSWERS
 from workflows.corpus import committed_build, in_force, manifest_key, visible_builds
 from workflows.recipe import RecipeError
 from workflows.stage import FREED, USED, Manifest, stage_files
@@ -116,7 +117,12 @@ class Plan:
                 return "marks of what is done"
             alive = folder.rsplit("-", 1)[-1] in self.alive.fingerprints
             return "superseded files" if alive else f"{top} that no entry leads to"
-        return {"artefacts": "artefacts", RUNNING: "records of builds that failed"}.get(top, "probes")
+        named = {
+            "artefacts": "artefacts",
+            RUNNING: "records of builds that failed",
+            ANSWERS: "answers of model servers",
+        }
+        return named.get(top, "probes")
 
 
 def seconds(text: str, name: str = "grace") -> float:
@@ -128,26 +134,32 @@ def seconds(text: str, name: str = "grace") -> float:
 
 
 def gc(
-    store: Store, grace: float, keep: int | None = None, stages: bool = False, dry_run: bool = False
+    store: Store,
+    grace: float,
+    keep: int | None = None,
+    stages: bool = False,
+    answers: bool = False,
+    dry_run: bool = False,
 ) -> dict[str, Any]:
     """Delete what is dead and older than `grace` seconds; the result, as `gc --json` prints it.
 
     `keep`: rollback needs no more than that many of the newest entries. `stages`: free also what only makes rebuilding
-    fast. Raises RecipeError where there is no corpus, StorageError where the log does not say what is alive.
+    fast. `answers`: forget also what model servers answered. Raises RecipeError where there is no corpus, StorageError
+    where the log does not say what is alive.
     """
-    planned = plan(store, grace, keep, stages)
+    planned = plan(store, grace, keep, stages, answers)
     gone = [stored for garbage in planned.garbage for stored in (*garbage.proofs, *garbage.data)] + planned.loose
     swept = None
     if not dry_run:
         while (head := commit.head(store)) is not None and head.number != planned.head:
-            planned = plan(store, grace, keep, stages)  # somebody committed meanwhile
+            planned = plan(store, grace, keep, stages, answers)  # somebody committed meanwhile
         _restore_indexes(store, head, planned.before)
         gone = execute(store, planned)
         swept = store.sweep(planned.before)
     return {"dry_run": dry_run, "deleted": planned.told(gone), "interrupted_writes": swept}
 
 
-def plan(store: Store, grace: float, keep: int | None = None, stages: bool = False) -> Plan:
+def plan(store: Store, grace: float, keep: int | None = None, stages: bool = False, answers: bool = False) -> Plan:
     """Look at all objects and decide; deletes nothing."""
     listing = list(store.list(""))
     if not {"_log", "stages", "builds"} & {stored.key.split("/")[0] for stored in listing}:
@@ -165,7 +177,7 @@ def plan(store: Store, grace: float, keep: int | None = None, stages: bool = Fal
     for unit in units.values():
         paths = alive.paths if unit.young else reachable
         garbage.append(_dead(store, unit, proofs.get(unit.fingerprint), alive, paths, before))
-    passing = (f"{PROBES}/", f"{RUNNING}/", "_writable-")
+    passing = (f"{PROBES}/", f"{RUNNING}/", "_writable-", *((f"{ANSWERS}/",) if answers else ()))
     loose = [s for s in listing if s.modified < before and s.key.startswith(passing)]
     if settled:  # else a build that goes on may have learned what no manifest mentions yet
         artefacts = [s for s in listing if s.modified < before and s.key.startswith("artefacts/")]

@@ -32,6 +32,7 @@ from operators.apply import Applied, Count, Step, apply
 from operators.document import SCHEMA
 from operators.read.rows import quarantine
 from operators.read.span import QUARANTINE, Batch, Span, fallback_id
+from workflows.answers import keep_answers
 
 MAX_CRASHES = 200  # of a unit; a row to blame costs about eleven
 MIN_MEMORY = 2 << 30  # that an attempt may take; more where more is free
@@ -54,6 +55,8 @@ class RowTask(Protocol):
 
     @property
     def store(self) -> Store: ...
+    @property
+    def folder(self) -> str: ...
     @property
     def steps(self) -> tuple[Step, ...]: ...
     def batches(self, work: Any) -> Iterator[Batch]: ...
@@ -248,6 +251,7 @@ def _read(task: RowTask, work: Any, folder: Path, start: int, stop: int) -> list
 
 def _apply(task: RowTask, _work: Any, folder: Path, stem: str, start: int, stop: int) -> list[dict[str, Any]]:
     docs = load(folder / f"{stem}.docs").slice(start, stop - start)
+    keep_answers(task.store, task.folder)
     result = apply(_noted(task.steps, folder / "at"), docs)
     save(result.kept, folder / "kept")
     save(result.dropped, folder / "dropped")

@@ -24,6 +24,7 @@ from operators.read.reader import cut, joined, read
 from operators.read.recording import open_with
 from operators.read.span import QUARANTINE, Batch, Fields, ReadError, Span, Unreadable, group
 from workflows import profile
+from workflows.answers import keep_answers
 from workflows.isolate import isolated
 from workflows.recipe import RecipeError
 from workflows.stage import Histograms, Job, Manifest, Stage, StageError, basis_of, folder_of, summarise, uses_gpu
@@ -204,6 +205,7 @@ class MapTask:
         return self._write(number, isolated(self, work))
 
     def _write(self, number: int, results: Iterable[tuple[Batch, Applied]]) -> Record:
+        keep_answers(self.store, self.folder)
         writers = {
             fate: TableWriter(self.store, f"{self.folder}/{fate}", number, file_bytes=self.file_bytes)
             for fate in ("kept", "dropped", "quarantined")
@@ -219,11 +221,12 @@ class MapTask:
 
     def batches(self, work: Any) -> Iterator[Batch]:
         """The unit's documents and what could not be read of it."""
-        if not self.reads_inputs:
-            for table in iterate_entry(self.store, work):
-                yield Batch(table, QUARANTINE.empty_table())
-            return
-        yield from joined(self._read(work))
+        yield from joined(self._read(work) if self.reads_inputs else self._upstream(work))
+
+    def _upstream(self, work: Any) -> Iterator[Batch]:
+        """What the stage above kept: where each recording is a clip, each of its row groups has one row."""
+        for table in iterate_entry(self.store, work):
+            yield Batch(table, QUARANTINE.empty_table())
 
     def _read(self, work: Any) -> Iterator[Batch]:
         for span in (Span(**span) for span in work["spans"]):
