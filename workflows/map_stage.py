@@ -32,7 +32,7 @@ from workflows.stage import characters as count_characters
 
 EXPLAINING = ("id", "url", "date", "source", "language", "chars")
 HEARD = ("recording", "start", "end", "samples", "speaker", "timeline", "snr", "dnsmos")  # of recordings and utterances
-AUDIO = ("payload", "content_type")  # of these, like text, only if asked
+AUDIO = ("payload", "content_type", "facts", "labels")  # of these, like text, only if asked
 FILES_PER_CUT = 256
 SKIPPING = "`on_bad_file: skip` would quarantine what cannot be read"
 UNITS_PER_CPU = 4

@@ -42,7 +42,7 @@ YAML_NAMES = {  # what users call what pydantic calls arrays, tuples, objects an
 }
 M = TypeVar("M", bound=BaseModel)
 Place = tuple[str | int, ...]  # of a value: the keys and list numbers that lead to it
-WORKFLOWS = ("order", "speech", "text")  # each a module of this package with a function of its name
+WORKFLOWS = ("captions", "order", "speech", "text")  # each a module of this package with a function of its name
 
 
 class RecipeError(ValueError):

@@ -4,7 +4,8 @@ The cascade that Yi describes (arXiv 2403.04652, section 2.1): rules on URL, lan
 with the published sets of Gopher, C4 and FineWeb or bounds of one's own; rule-based correction; learned scorers of
 perplexity, quality, coherence and safety; deduplication of documents, paragraphs, passages and meanings; clusters of
 topics. Scorers run on what the rules leave; what they say is acted on after deduplication, so that no budget is spent
-on copies. In-Context Pretraining (arXiv 2310.10638) may give what is left an order.
+on copies. A language model may say again what is left (WRAP, arXiv 2401.16380), which so is asked about nothing that
+goes, and In-Context Pretraining (arXiv 2310.10638) may give it an order.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from operators.text.normalize import Normalize
 from operators.text.perplexity import Perplexity
 from operators.text.pii import Pii
 from operators.text.quality import Quality
+from operators.text.rewrite import Rewrite
 from operators.text.segmenting import Segment
 from operators.text.text_rules import TextRules
 from operators.text.toxicity import Toxicity
@@ -45,7 +47,8 @@ from workflows.stage import Stage, TokenStage
 
 
 def text(params: Params) -> Stage:
-    """Pages to token shards, in four durable stages, and further ones for embeddings, likeness, selection, order."""
+    """Pages to token shards, in four durable stages, and further ones for embeddings, likeness, selection, rewriting,
+    order."""
     use = params.use
     pages = Stage("read", None, (use(UrlFilter), use(Extract), use(Normalize)))
     clean = Stage(
@@ -103,6 +106,7 @@ def text(params: Params) -> Stage:
         use(Select, "select_quality", default="off", by="quality_score", keep=0.1),
         use(Select, default="off"),
     )
-    ordered = chosen.then("order", use(Order, default="off"))
-    pack = use(Pack) if ordered is chosen else in_windows(params)
+    rewritten = chosen.then("rewrite", use(Rewrite, default="off"))
+    ordered = rewritten.then("order", use(Order, default="off"))
+    pack = use(Pack) if ordered is rewritten else in_windows(params)
     return TokenStage("tokens", ordered, (use(Tokenizer),), pack=pack)

@@ -16,14 +16,14 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from cluster.inputs import list_inputs, open_input
+from cluster.inputs import open_input
 from operators.hashes import spread
 from operators.models.units import BANDS, MOST_CLUSTERS, Frames, stretches, train_codebook, write_codebook
 from operators.models.weights import needs
-from operators.read.span import format_of, is_audio
 from operators.speech.decode import Decoder, Undecodable
 from operators.speech.spool import FULL_SCALE, RATE
 from workflows.recipe import RecipeError
+from workflows.recordings import recordings
 
 BLOCK = 30  # seconds
 LONGEST = 1e7  # seconds, of a recording
@@ -54,7 +54,7 @@ def train_units(
     sample = Sample(stretches_at_most)
     unread: dict[str, int] = {}
     files = 0
-    for rel, url in _recordings(patterns):
+    for rel, url in recordings(patterns):
         try:
             _listen(rel, url, rate, sample)
             files += 1
@@ -111,23 +111,6 @@ class Sample:
         rows = np.concatenate([np.zeros((0, BANDS), np.float32), *self._rows])
         order = np.argsort(keys, kind="stable")[: self._most]
         self._keys, self._rows, self._held = [keys[order]], [rows[order]], len(order)
-
-
-def _recordings(patterns: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """(name below its pattern, place) of each recording."""
-    found = False
-    for pattern in patterns:
-        try:
-            files = list_inputs(pattern)
-        except OSError as error:
-            raise RecipeError(f"{pattern}: {error}") from error
-        for file in files:
-            kind = format_of(file.rel)
-            if kind is not None and is_audio(kind):
-                found = True
-                yield file.rel, file.url
-    if not found:
-        raise RecipeError(f"{' '.join(patterns)}: no recording in there")
 
 
 def _listen(rel: str, url: str, rate: float, sample: Sample) -> None:

@@ -33,6 +33,7 @@ KINDS = {  # of facts: their values; of a language its code, such as en
     "instrument": INSTRUMENTS,
     "quality": ("clean", "noisy"),  # of speech
 }
+CLAIM, MUST = 0.5, 0.8  # scores: from the first on a fact may be told, from the second on it has to be
 FACTS = pa.list_(
     pa.struct([("kind", pa.string()), ("value", pa.string()), ("score", pa.float32()), ("share", pa.float32())])
 )

@@ -16,18 +16,17 @@ from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pydantic
 from numpy.typing import NDArray
 from pydantic import Field
 
 from operators.dedup import datatrove
 from operators.dedup.components import connect, forest, links
-from operators.dedup.keeper import COLUMNS, ROW_BYTES, candidates, verdicts
+from operators.dedup.keeper import COLUMNS, ROW_BYTES, verdicts
 from operators.dedup.published import by, named, published, published_numbers, remember_ids
 from operators.dedup.scope import Scope, recalls
 from operators.dedup.signature import family, hash_bands, shingle_sets, sign
-from operators.dedup.verify import compare, groups, judge, remember_sketches, sketch_rows, with_root
+from operators.dedup.verify import compare, groups, judge, members, remember_sketches, sketch_rows, with_root
 from operators.document import parameters
 from operators.phases import DOCUMENTS, HISTORY, MEMORY, Fold, GlobalOperator, Phase
 
@@ -113,8 +112,8 @@ class MinHashDedup(GlobalOperator):
         connected = Fold("components", ("bands",), functools.partial(connect, memory=memory // 2))
         connected = replace(connected, bytes=min(PARENT_BYTES * rows, memory // 2) + rows // 8)
         known = Phase("published", {"components": published}, named, bytes=rows * ID_BYTES, remember=remember_ids)
-        members: dict[str, Callable[..., pa.Table]] = {DOCUMENTS: _members, "published": functools.partial(by, "root")}
-        keepers = Phase("keepers", members, _judge, bytes=rows * ROW_BYTES, own="components")
+        alike: dict[str, Callable[..., pa.Table]] = {DOCUMENTS: members, "published": functools.partial(by, "root")}
+        keepers = Phase("keepers", alike, _judge, bytes=rows * ROW_BYTES, own="components")
         if self.verify == "off":
             return [banded, connected, known, keepers]
         least = self.least_similarity
@@ -130,7 +129,7 @@ class MinHashDedup(GlobalOperator):
             Phase("similar", maps, with_root, bytes=rows * PAIR_BYTES),
             replace(
                 keepers,
-                maps=members | {"similar": functools.partial(by, "root")},
+                maps=alike | {"similar": functools.partial(by, "root")},
                 reduce=functools.partial(judge, reason="duplicate", min_similarity=least),
             ),
         ]
@@ -167,14 +166,6 @@ def _link(parts: Mapping[str, pa.Table]) -> pa.Table:
     rows = pa.concat_tables(sources)
     left, right = forest(*links(_numbers(rows, "key"), _numbers(rows, "doc")))
     return pa.table({"left": pa.array(left), "right": pa.array(right)})
-
-
-def _members(docs: pa.Table, components: pa.Table) -> pa.Table:
-    """What the keeper rule must know of the documents that are alike others."""
-    at = pc.index_in(docs["doc"], value_set=components["doc"].combine_chunks())
-    alike = pc.is_valid(at)
-    rows = candidates(docs.filter(alike))
-    return by("root", rows.append_column("root", components["root"].take(at.filter(alike))))
 
 
 def _judge(parts: Mapping[str, pa.Table]) -> pa.Table:

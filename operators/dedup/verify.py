@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from operators.dedup.components import first_rows
 from operators.dedup.keeper import candidates
-from operators.dedup.published import published_numbers
+from operators.dedup.published import by, published_numbers
 from operators.dedup.similarity import similarities, sketches
 from operators.hashes import spread
 from operators.phases import DOCUMENTS, HISTORY, PUBLISHED, PUBLISHED_NUMBER, VERDICT, Rows
@@ -90,7 +90,7 @@ def compare(parts: Rows, min_similarity: float) -> pa.Table:
     frame = frame.filter(pl.col("key").is_duplicated()).with_columns(known=PUBLISHED_DOC)
     frame = frame.sort("key", *BEST_FIRST, descending=[False, *BEST_FIRST.values()])
     size = frame["key"].rle().struct.field("len").to_numpy().astype(np.int64)
-    left, right = _pairs(size)
+    left, right = pairs_of(size)
     order = frame["row"].to_numpy().astype(np.int64)
     a, b = order[left], order[right]
     similarity = similarities(rows, a, b)
@@ -100,7 +100,7 @@ def compare(parts: Rows, min_similarity: float) -> pa.Table:
     return pa.table({name: pa.array(values) for name, values in columns.items()})
 
 
-def _pairs(size: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def pairs_of(size: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Which rows to compare, of groups of these sizes one after the other: a row and one before it in its group."""
     start = np.repeat(np.cumsum(size) - size, size)
     place = np.arange(len(start)) - start
@@ -115,6 +115,14 @@ def with_root(parts: Rows) -> pa.Table:
     roots = pl.DataFrame(parts["components"]).select("root", right="doc")
     found: pa.Table = pl.DataFrame(parts["pairs"]).drop("key").unique().join(roots, on="right").to_arrow()
     return found
+
+
+def members(docs: pa.Table, components: pa.Table) -> pa.Table:
+    """What the keeper rule must know of the documents that are alike others."""
+    at = pc.index_in(docs["doc"], value_set=components["doc"].combine_chunks())
+    alike = pc.is_valid(at)
+    rows = candidates(docs.filter(alike))
+    return by("root", rows.append_column("root", components["root"].take(at.filter(alike))))
 
 
 def judge(parts: Rows, reason: str, min_similarity: float) -> pa.Table:

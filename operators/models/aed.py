@@ -54,9 +54,15 @@ class EventDetector:
         for start in range(0, spool.length, BLOCK):
             stop = min(spool.length, start + BLOCK)
             first = max(0, start - CONTEXT)
-            heard = spool.read_at(MODEL_RATE, first, min(spool.length, stop + CONTEXT))
-            heard = np.pad(heard, (0, max(0, SHORTEST - len(heard))))
-            found: NDArray[np.float32] = self._model.detect_probs(heard, MODEL_RATE)
-            last = -(-(stop - first) // FRAME)
-            found = np.pad(found, ((0, max(0, last - len(found))), (0, 0)), "edge")  # the last windows are not full
-            yield found[(start - first) // FRAME : last].round(4)
+            heard = self.heard(spool.read_at(MODEL_RATE, first, min(spool.length, stop + CONTEXT)))
+            yield heard[(start - first) // FRAME : -(-(stop - first) // FRAME)]
+
+    def heard(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Probabilities [n, 3] of CLASSES, to four decimals, in samples at MODEL_RATE that are heard at once: one row
+        for each 10 ms begun."""
+        rows = -(-len(samples) // (MODEL_RATE // 100))
+        if not rows:
+            return np.zeros((0, len(CLASSES)), np.float32)
+        padded = np.pad(samples, (0, max(0, SHORTEST - len(samples))))
+        found: NDArray[np.float32] = self._model.detect_probs(padded, MODEL_RATE)[:rows]
+        return np.pad(found, ((0, rows - len(found)), (0, 0)), "edge").round(4)  # the last windows are not full

@@ -6,6 +6,7 @@ build that is its store, so that workers on all machines share them. Without one
 
 from __future__ import annotations
 
+import threading
 from typing import Protocol
 
 
@@ -33,6 +34,7 @@ class InMemory:
     def __init__(self) -> None:
         self.kept: dict[str, bytes] = {}
         self.claimed = 0
+        self._lock = threading.Lock()
 
     def get(self, key: str) -> bytes | None:
         return self.kept.get(key)
@@ -41,9 +43,10 @@ class InMemory:
         self.kept[key] = answer
 
     def claim(self, most: int) -> None:
-        if self.claimed >= most:
-            raise OverBudget(f"max_calls: {most} calls were made")
-        self.claimed += 1
+        with self._lock:
+            if self.claimed >= most:
+                raise OverBudget(f"max_calls: {most} calls were made")
+            self.claimed += 1
 
 
 _answers: Answers = InMemory()

@@ -71,9 +71,9 @@ def log_mel(samples: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 @cache
-def mel_filters() -> NDArray[np.float32]:
-    """(BANDS, FFT // 2 + 1): triangles between points even on Slaney's mel scale, each of unit area, as librosa's."""
-    edges = _hertz(np.linspace(0, _mel(RATE / 2), BANDS + 2))
+def mel_filters(bands: int = BANDS) -> NDArray[np.float32]:
+    """(bands, FFT // 2 + 1): triangles between points even on Slaney's mel scale, each of unit area, as librosa's."""
+    edges = _hertz(np.linspace(0, _mel(RATE / 2), bands + 2))
     bins = np.linspace(0, RATE / 2, FFT // 2 + 1)
     low, middle, high = edges[:-2, None], edges[1:-1, None], edges[2:, None]
     rising, falling = (bins - low) / (middle - low), (high - bins) / (high - middle)

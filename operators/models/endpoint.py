@@ -7,7 +7,6 @@ nulls, so one word is asked for first.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Any, ClassVar, Self
@@ -19,13 +18,12 @@ from pydantic import Field, model_validator
 
 from operators.document import parameters
 from operators.models.embedding import Embeddings, unit
-from operators.models.http import Refused, Server, ServerError, check_address
+from operators.models.http import Refused, Server, ServerError, check_server
 
 PROBE = "text"
 NUMBER_BYTES = 32  # of JSON, at most
 MOST_DIMENSIONS = 16_384
 OWN_FIELDS = ("model", "input", "encoding_format")
-VARIABLE = re.compile("[A-Z_][A-Z0-9_]*")
 Option = str | int | float | bool
 
 
@@ -64,13 +62,7 @@ class Endpoint:
 
     @model_validator(mode="after")
     def _holds_no_secret(self) -> Self:
-        """Here, as what is wrong with a field is shown with its value."""
-        if self.key_env is not None and not VARIABLE.fullmatch(self.key_env):
-            raise ValueError("key_env: must be the name of an environment variable, in capitals, such as MODEL_KEY")
-        try:
-            check_address(self.endpoint)
-        except ValueError as error:
-            raise ValueError(f"endpoint: {error}") from None
+        check_server(self.endpoint, self.key_env)
         return self
 
     def load(self) -> EndpointEmbedder:

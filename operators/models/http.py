@@ -2,8 +2,8 @@
 
 An outage must not turn into data: what may pass is tried again with growing pauses, or when the server says, and what
 does not pass raises, so that the unit of work fails and is done anew. Only a server that refuses the very input
-(400, 413, 422) is told apart, as `Refused`. Redirects are not followed, replies are bounded in bytes and seconds,
-and the key appears in no message.
+(400, 413, 422) is told apart, as `Refused`, and one that fails rather than being busy, as `Failing`. Redirects are
+not followed, replies are bounded in bytes and seconds, and neither the key nor audio appears in a message.
 """
 
 from __future__ import annotations
@@ -11,8 +11,11 @@ from __future__ import annotations
 import email.utils
 import os
 import random
+import re
+import threading
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -20,12 +23,15 @@ import orjson
 import urllib3
 
 TRIES = 6
-PAUSE = 0.5  # seconds before the second try, twice as many before each further one
+PAUSE = 1.0  # seconds before the second try, twice as many before each further one
 LONGEST_PAUSE = 60.0  # also where the server asks for more
 CONNECTING = 10.0  # seconds
 PASSING = frozenset({408, 425, 429, 500, 502, 503, 504, 529})
 ABOUT_THE_INPUT = frozenset({400, 413, 422})
 TOLD = 300  # characters of a server's message
+BUSY = 429
+VARIABLE = re.compile("[A-Z_][A-Z0-9_]*")
+BASE64 = re.compile(r"[A-Za-z0-9+/=]{64,}")  # what servers repeat of a request that holds audio
 
 
 def check_address(address: str) -> None:
@@ -43,12 +49,27 @@ def check_address(address: str) -> None:
         raise ValueError(f"{address!r} has a query or fragment, which an address to append paths to has not")
 
 
+def check_server(endpoint: str, key_env: str | None) -> None:
+    """The same of a recipe's fields, of which the second must name an environment variable. To be called by a validator
+    of the whole model, as what is wrong with a field is shown with its value."""
+    if key_env is not None and not VARIABLE.fullmatch(key_env):
+        raise ValueError("key_env: must be the name of an environment variable, in capitals, such as MODEL_KEY")
+    try:
+        check_address(endpoint)
+    except ValueError as error:
+        raise ValueError(f"endpoint: {error}") from None
+
+
 class ServerError(RuntimeError):
     """The server could not be reached or did not do what was asked."""
 
 
 class Refused(ServerError):
     """The server did not take this input."""
+
+
+class Failing(ServerError):
+    """It did not answer, or with errors, each time that it was tried, and never said that it is but busy (429)."""
 
 
 class _Reply(NamedTuple):
@@ -65,6 +86,9 @@ class Server:
     key_env: str | None
     timeout: float  # seconds of one try
     connections: int
+    tries: int = TRIES
+    pause: float = field(default_factory=lambda: PAUSE)  # seconds before the second try, twice as many before the next
+    per_minute: int | None = None  # tries begun, evenly spaced
 
     def connect(self) -> Client:
         """Raises ValueError where the variable is not set, or holds what no key is."""
@@ -84,31 +108,57 @@ class Client:
     def __init__(self, server: Server, key: str | None) -> None:
         self._server, self._key = server, key
         self._pool = urllib3.PoolManager(num_pools=1, maxsize=server.connections, block=True)
+        self._turn, self._turns = 0.0, threading.Lock()
 
-    def post(self, path: str, body: dict[str, Any], most_bytes: int) -> Any:
+    def post(
+        self,
+        path: str,
+        body: dict[str, Any],
+        most_bytes: int,
+        tries: int | None = None,
+        is_answer: Callable[[Any], bool] = lambda _: True,
+    ) -> Any:
         """What the server answers, decoded from JSON of at most `most_bytes`. Raises Refused for an input that it does
-        not take, ServerError after TRIES of what may pass, and at once for anything else."""
+        not take, ServerError after as many `tries` of what may pass (Failing, if none of them met 429), and at once
+        for anything else. What is no JSON, or not `is_answer`, may pass: so do errors that come with status 200."""
         where, data = f"{self._server.address.rstrip('/')}/{path}", orjson.dumps(body)
-        problem, wait = "", PAUSE
-        for again in range(TRIES):
+        tries = tries or self._server.tries
+        problem, wait, busy = "", 0.0, False
+        for again in range(tries):
             if again:
                 time.sleep(min(wait, LONGEST_PAUSE))
-            wait = PAUSE * 2 ** (again + 1) * random.uniform(0.75, 1.25)  # so that workers do not come all at once
+            self._wait_for_turn()
+            wait = self._server.pause * 2**again * random.uniform(0.75, 1.25)  # workers are not to come all at once
             try:
                 reply = self._once(where, data, most_bytes)
             except (urllib3.exceptions.HTTPError, OSError) as error:
                 problem = self._told(f"{type(error).__name__}: {error}")
                 continue
             if reply.status == 200:
-                return _decoded(where, reply.body)
+                try:
+                    answer = orjson.loads(reply.body)
+                except orjson.JSONDecodeError as error:
+                    problem = f"the answer is no JSON: {error}"
+                    continue
+                if is_answer(answer):
+                    return answer
             problem = self._told(f"status {reply.status}: {reply.body[: 4 * TOLD].decode('utf-8', 'replace')}")
+            busy |= reply.status == BUSY
             if reply.status in ABOUT_THE_INPUT:
                 raise Refused(f"{where}: {problem}")
-            if reply.status not in PASSING:
+            if reply.status not in PASSING | {200}:
                 hint = " (redirects are not followed)" if 300 <= reply.status < 400 else ""
                 raise ServerError(f"{where}: {problem}{hint}")
             wait = _seconds(reply.retry_after) or wait
-        raise ServerError(f"{where}: {TRIES} times in a row: {problem}")
+        raise (ServerError if busy else Failing)(f"{where}: {tries} times in a row: {problem}")
+
+    def _wait_for_turn(self) -> None:
+        if self._server.per_minute is not None:
+            with self._turns:
+                now = time.monotonic()
+                turn = max(now, self._turn)
+                self._turn = turn + 60 / self._server.per_minute
+            time.sleep(turn - now)
 
     def _once(self, where: str, data: bytes, most_bytes: int) -> _Reply:
         headers = {"Content-Type": "application/json", "Accept": "application/json", "Accept-Encoding": "identity"}
@@ -146,17 +196,12 @@ class Client:
         return _Reply(response.status, response.headers.get("Retry-After"), bytes(body))
 
     def _told(self, message: str) -> str:
-        """On one line, short, without the key."""
+        """On one line, short, without the key and audio."""
         if self._key is not None:
+            long = len(message) >= 4 * TOLD
             message = message.replace(self._key, "***")
-        return "".join(c if c.isprintable() else " " for c in message)[:TOLD].strip()
-
-
-def _decoded(where: str, body: bytes) -> Any:
-    try:
-        return orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise ServerError(f"{where}: the answer is no JSON: {error}") from None
+            message = message[: -len(self._key)] if long else message  # where it was cut, half a key may stand
+        return BASE64.sub("***", "".join(c if c.isprintable() else " " for c in message))[:TOLD].strip()
 
 
 def _seconds(retry_after: str | None) -> float:

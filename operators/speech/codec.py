@@ -78,10 +78,14 @@ def decode(data: bytes) -> NDArray[np.float32]:
 
 
 def decode_at(data: bytes, rate: int) -> NDArray[np.float32]:
-    """The same, resampled to `rate`: round(length * rate / RATE) samples."""
+    """The same, resampled to `rate`."""
+    return resampled(decode(data), rate)
+
+
+def resampled(samples: NDArray[np.float32], rate: int) -> NDArray[np.float32]:
+    """Samples at RATE, at `rate`: round(length * rate / RATE) of them."""
     import soxr  # of the extra `speech`
 
-    samples = decode(data)
     if rate == RATE:
         return samples
     count = round(len(samples) * rate / RATE)

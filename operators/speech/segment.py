@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -10,20 +10,18 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from operators.apply import SPLIT
-from operators.document import Splitter, drop, loaded, parameters, with_columns
+from operators.document import Splitter, loaded, parameters, with_columns
 from operators.models import silero, weights
 from operators.models.silero import Rules, Silero, islands
-from operators.speech.codec import FLAC, encode_flac
 from operators.speech.emilia import emilia
 from operators.speech.merge import NOBODY, Limits, Span, chunks, utterances, whole
-from operators.speech.spool import RATE, Spool, release_all, samples_of
+from operators.speech.pieces import PIECE, Piece, rows_of, split
+from operators.speech.spool import RATE, Spool
 from operators.speech.stretches import Stretch, Turn
 
 HEARD = ("music", "separated", "speech", "turns")  # lists of stretches: the parent's timeline takes their place
 FRAME = RATE // 50  # 20 ms: what is compared to find the quietest place
 KIND = pa.struct([("kind", pa.string()), ("start", pa.float64()), ("end", pa.float64()), ("speaker", pa.int32())])
-PIECE = 1 << 24  # bytes of audio that are gathered into one chunk of the column
 Seconds = Annotated[float, Field(ge=0.1, le=600)]
 
 
@@ -81,15 +79,14 @@ class Segment(Splitter):
         return {"utterance_seconds": marked["samples"].to_numpy()[kept] / RATE}
 
     def __call__(self, docs: pa.Table) -> pa.Table:
-        marked = with_columns(docs, {"timeline": _timelines(docs)})
-        marked = drop(marked.drop_columns([name for name in HEARD if name in marked.column_names]), [SPLIT] * len(docs))
-        tables = []
-        for row, recording in enumerate(docs["id"].to_pylist()):
-            spool = samples_of(recording)
+        recordings = with_columns(docs, {"timeline": _timelines(docs)})
+        recordings = recordings.drop_columns([name for name in HEARD if name in recordings.column_names])
+
+        def cut(row: int, spool: Spool) -> pa.Table:
             spans = self._spans(spool, {name: _stretches(docs, name, row) for name in HEARD})
-            tables += [marked.slice(row, 1), self._children(docs.slice(row, 1), spans, spool)]
-        release_all()
-        return pa.concat_tables(tables, promote_options="permissive")
+            return self._children(docs.slice(row, 1), spans, spool)
+
+        return split(recordings, cut)
 
     def _spans(self, spool: Spool, heard: Mapping[str, Any]) -> list[Span]:
         """What the recording is made of, in order of time."""
@@ -118,44 +115,22 @@ class Segment(Splitter):
         return round(size * RATE), round(longest * RATE)
 
     def _children(self, parent: pa.Table, spans: Sequence[Span], spool: Spool) -> pa.Table:
-        """The rows of a recording's spans; those that are no utterances are dropped, and come first: so what is kept is
-        one slice of the table, and no audio is copied."""
-        (recording,), (digest,) = parent["id"].to_pylist(), parent["digest"].to_pylist()
-        places = sorted(range(len(spans)), key=lambda n: (not spans[n].reason, n))
-        spans = [spans[n] for n in places]
-        heavy = [name for name in (*HEARD, "payload", "text") if name in parent.column_names]
-        rows = parent.drop_columns(heavy).take(pa.array(np.zeros(len(spans), np.int64)))
-        size = np.array([span.stop - span.start for span in spans], np.int64)
-        reason = [span.reason or None for span in spans]
+        """The rows of a recording's spans; those that are no utterances are dropped."""
+        (recording,) = parent["id"].to_pylist()
+        parent = parent.drop_columns([name for name in HEARD if name in parent.column_names])
+        least = self._limits.least / RATE
+        pieces = [
+            Piece(
+                span.start,
+                span.stop,
+                span.reason,
+                (span.stop - span.start) / RATE,
+                least if span.reason == "too_short" else np.nan,
+            )
+            for span in spans
+        ]
         who = [None if span.speaker == NOBODY else f"{recording}/S{span.speaker:02d}" for span in spans]
-        columns = {
-            "id": pa.array([f"{recording}/{n:05d}" for n in places], parent.schema.field("id").type),
-            "samples": pa.array(size),
-            "payload": _audio(spans, spool),
-            "content_type": pa.array([None if span.reason else FLAC for span in spans], pa.string()),
-            "start": pa.array([round(span.start / RATE, 3) for span in spans], pa.float64()),
-            "end": pa.array([round(span.stop / RATE, 3) for span in spans], pa.float64()),
-            "speaker": pa.array(who, pa.string()),
-            "audio_key": pa.array([f"{digest}:{span.start}-{span.stop}" for span in spans], pa.string()),
-        }
-        short = np.array([span.reason == "too_short" for span in spans], bool)
-        return drop(
-            with_columns(rows, columns), reason, size / RATE, np.where(short, self._limits.least / RATE, np.nan)
-        )
-
-
-def _audio(spans: Iterable[Span], spool: Spool) -> pa.ChunkedArray:
-    """The utterances as FLAC, null for other spans; in chunks of PIECE, for only one is there twice."""
-    pieces: list[pa.Array] = []
-    held: list[bytes | None] = []
-    size = 0
-    for span in spans:
-        held.append(None if span.reason else encode_flac(spool.read(span.start, span.stop)))
-        size += len(held[-1] or b"")
-        if size >= PIECE:
-            pieces.append(pa.array(held, pa.large_binary()))
-            held, size = [], 0
-    return pa.chunked_array([*pieces, pa.array(held, pa.large_binary())], pa.large_binary())
+        return rows_of(parent, pieces, spool, {"speaker": pa.array(who, pa.string())}, PIECE)
 
 
 def _stretches(docs: pa.Table, name: str, row: int) -> list[tuple[int, ...]] | None:

@@ -12,7 +12,10 @@ import pyarrow as pa
 import pytest
 
 from operators.document import SCHEMA, with_columns
+from operators.models.chat import Answer
 from operators.phases import GlobalOperator, run_in_memory
+from operators.text.chunks import chunks, words
+from operators.text.rewrite import Rewrite
 from operators.tokens.tokenizer import Tokenizer
 from tests.every_operator import text_workflow
 
@@ -69,6 +72,13 @@ def twice(operator: GlobalOperator, docs: pa.Table) -> pa.Table:
     return run_in_memory(operator, [pa.concat_tables([docs, copy])])
 
 
+def copied(operator: Rewrite, docs: pa.Table) -> None:
+    """What is done to a text around asking, of a model that repeats it."""
+    text = docs["text"][0].as_py()
+    parts = chunks(text, operator.max_words) if words([text])[0] else []
+    operator.judged(parts, [Answer(f"EDITED: {part} <end>", None, "", False, 0, 0) for part in parts])
+
+
 def calls() -> dict[str, Callable[[pa.Table], Any]]:
     """What is done to each document, by the name of the operator."""
     patterns = {"patterns": [r"(\w+\s?)*$", "(a+)+$"], "words": ["zzz"], "soft_words": ["yyy"]}
@@ -77,6 +87,8 @@ def calls() -> dict[str, Callable[[pa.Table], Any]]:
     for name, operator in (step for stage in last.chain() for step in stage.steps):
         if isinstance(operator, GlobalOperator):
             found[name] = functools.partial(twice, operator)
+        elif isinstance(operator, Rewrite):
+            found[name] = functools.partial(copied, operator)
         elif not isinstance(operator, Tokenizer):
             found[name] = operator
     return found

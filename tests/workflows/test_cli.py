@@ -434,6 +434,7 @@ def test_doctor_looks_at_the_machine_and_the_output(tmp_path: Path) -> None:
         ),
         ("params: {gopher_quality: {min_words: many}}", "r.yaml:3: params.gopher_quality.min_words: "),
         ("params: {gopher_quality: {mode: papr}}", "'paper', 'datatrove' or 'nemo', got 'papr'"),
+        ("params: {rewrite: {style: wiki}}", "r.yaml:3: params.rewrite.model: required key missing"),
         ("shards: {formats: [csv]}", "r.yaml:3: shards.formats.0: Input should be 'megatron', 'datatrove'"),
         ("fields: {body: text}", "r.yaml:3: fields.body: unknown key 'body'; allowed: date, id, text, url"),
         ("fields: {text: body}", "no column 'body'"),

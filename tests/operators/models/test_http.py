@@ -12,7 +12,7 @@ import orjson
 import pytest
 
 from operators.models import http
-from operators.models.http import Refused, Server, ServerError, check_address
+from operators.models.http import Failing, Refused, Server, ServerError, check_address
 from tests.operators.models.model_server import Answer, ModelServer, model_server
 
 KEY = "sk-3b1f9c0d"
@@ -107,6 +107,35 @@ def test_an_outage_is_an_error_that_names_the_server(server: ModelServer, pauses
     assert len(server.requests) == http.TRIES == len(pauses) + 1
 
 
+def test_being_busy_is_told_from_failing(server: ModelServer, pauses: list[float]) -> None:
+    server.faults = [answer(500)] * http.TRIES
+    with pytest.raises(Failing):
+        post(server)
+    server.faults = [answer(500)] * (http.TRIES - 1) + [answer(429)]
+    with pytest.raises(ServerError) as told:
+        post(server)
+    assert not isinstance(told.value, Failing)
+
+
+def test_tries_and_pauses_are_the_servers(server: ModelServer, pauses: list[float]) -> None:
+    server.faults = [answer(500)] * 9
+    client = Server(server.address, None, 30.0, 1, tries=3, pause=8.0).connect()
+    with pytest.raises(Failing, match="3 times in a row"):
+        client.post("embeddings", BODY, MOST)
+    assert [round(pause / 8) for pause in pauses] == [1, 2]
+
+
+def test_requests_are_evenly_spaced(server: ModelServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [100.0]
+    slept: list[float] = []
+    monkeypatch.setattr(http, "time", SimpleNamespace(sleep=slept.append, monotonic=lambda: clock[0], time=time.time))
+    client = Server(server.address, None, 30.0, 1, per_minute=30).connect()
+    for now in (100.0, 100.0, 101.0, 200.0, 200.0):
+        clock[0] = now
+        client.post("embeddings", BODY, MOST)
+    assert slept == [0.0, 2.0, 3.0, 0.0, 2.0]
+
+
 def test_nobody_there(pauses: list[float]) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -125,8 +154,8 @@ def test_an_input_that_is_refused_is_told_apart(server: ModelServer, pauses: lis
 
 @pytest.mark.parametrize("status", [401, 403, 404, 405, 501])
 def test_anything_else_is_an_error_at_once(server: ModelServer, pauses: list[float], status: int) -> None:
-    server.faults = [answer(status, "no such model " + "x" * 10_000)]
-    with pytest.raises(ServerError, match=f"status {status}: no such model x+$") as told:
+    server.faults = [answer(status, "no such model " + "x " * 5_000)]
+    with pytest.raises(ServerError, match=f"status {status}: no such model [x ]+$") as told:
         post(server)
     assert not isinstance(told.value, Refused)
     assert len(str(told.value)) < 500
@@ -142,10 +171,11 @@ def test_redirects_are_not_followed(server: ModelServer) -> None:
 
 
 @pytest.mark.parametrize("body", ["", "<html>", "[1", '{"a": NaN}', "\xff", "[" * 10_000])
-def test_an_answer_that_is_no_json(server: ModelServer, body: str) -> None:
-    server.faults = [(200, {}, body.encode("latin-1"))]
-    with pytest.raises(ServerError, match="embeddings: the answer is no JSON"):
+def test_an_answer_that_is_no_json(server: ModelServer, pauses: list[float], body: str) -> None:
+    server.faults = [(200, {}, body.encode("latin-1"))] * (http.TRIES + 1)
+    with pytest.raises(Failing, match="embeddings: 6 times in a row: the answer is no JSON"):
         post(server)
+    assert post(server)["model"] == "m"  # it may pass
 
 
 def test_an_answer_is_bounded(server: ModelServer) -> None:
@@ -156,10 +186,10 @@ def test_an_answer_is_bounded(server: ModelServer) -> None:
         post(server)
 
 
-def test_a_compressed_bomb_is_not_unpacked(server: ModelServer) -> None:
+def test_a_compressed_bomb_is_not_unpacked(server: ModelServer, pauses: list[float]) -> None:
     import gzip
 
-    server.faults = [(200, {"Content-Encoding": "gzip"}, gzip.compress(b" " * 50_000_000))]
+    server.faults = [(200, {"Content-Encoding": "gzip"}, gzip.compress(b" " * 50_000_000))] * http.TRIES
     with pytest.raises(ServerError, match="is no JSON"):
         post(server)
     assert server.headers[0]["accept-encoding"] == "identity"
@@ -202,6 +232,16 @@ def test_the_key_is_in_no_message(
         post(server, key_env="MODEL_KEY")
     assert KEY not in repr(told.value)
     assert KEY not in repr(Server(server.address, "MODEL_KEY", 1.0, 1))
+
+
+def test_neither_is_half_of_it_nor_audio(
+    server: ModelServer, pauses: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MODEL_KEY", KEY)
+    for half in range(1, len(KEY)):  # an error is read up to some length
+        server.faults = [answer(401, f"no {'A' * (4 * http.TOLD - half - 3)}{KEY} at all")]
+        with pytest.raises(ServerError, match=r"status 401: no \*\*\*$"):
+            post(server, key_env="MODEL_KEY")
 
 
 @pytest.mark.parametrize(("value", "problem"), [(None, "is not set"), ("  ", "is not set"), ("a\nb", "no key has")])
