@@ -54,7 +54,7 @@ KINDS = (  # the first that fits; a file of no kind is left out
     Kind("tabla_", "instrument", "Tabla", ("drums",)),
     *(Kind(name, "instrument", "Drum", ("drums",)) for name in ("drum_", "bd_", "sn_")),
     Kind("ambi_choir", "", ""),
-    *(Kind(f"ambi_{name}", "effect", "Hum") for name in ("drone", "glass_hum", "haunted_hum")),
+    *(Kind(f"ambi_{name}", "instrument", "Hum", ()) for name in ("drone", "glass_hum", "haunted_hum")),  # or music?
     *(Kind(f"ambi_{name}", "effect", "Whoosh, swoosh, swish") for name in ("dark_woosh", "swoosh")),
     Kind("loop_3d_printer", "effect", "Printer"),
     Kind("misc_burp", "effect", "Burping, eructation"),

@@ -38,7 +38,7 @@ def holds(kind: str, value: str, known: Known) -> bool | None:
     if (kind, value) == ("sound", "music"):
         return known.music
     if (kind, value) == ("sound", "silence"):
-        return True if known.kind == "silence" else False if known.speech else None
+        return True if known.kind == "silence" else None  # there may be pauses
     if kind == "language":
         return value == known.language
     if kind == "gender":

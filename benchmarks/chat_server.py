@@ -30,6 +30,8 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from operators.models.chat_protocol import TRIVIAL
+
 PATH = "/v1/chat/completions"
 ROOT = Path(__file__).parent.parent
 Reply = Callable[[dict[str, Any]], str | dict[str, Any]]
@@ -44,7 +46,9 @@ class Faults(NamedTuple):
     rate_500: float = 0.0
     rate_stall: float = 0.0  # nothing at all, or a byte now and then, for as long as the client waits
     rate_malformed: float = 0.0  # JSON cut in half: the content's, where it is JSON, or the whole body's; or no choices
-    rate_refusal: float = 0.0  # by the field `refusal`, by finish_reason, or by status 400
+    rate_refusal: float = (
+        0.0  # by the field `refusal`, by finish_reason, or by status 400; the trivial question is none
+    )
     retry_after: int = 1  # seconds
 
 
@@ -183,18 +187,19 @@ class _Handler(BaseHTTPRequestHandler):
 
     def answer(self, body: dict[str, Any], shown: dict[str, Any], fault: str | None, kind: int) -> bool:
         """Whether the client got a model's answer."""
-        given = self.state.reply(body)
+        trivial = self.state.faults.rate_refusal > 0 and TRIVIAL in str(body["messages"][-1]["content"])
+        given = '{"yes": true}' if trivial else self.state.reply(body)
         message = {"role": "assistant"} | (given if isinstance(given, dict) else {"content": given})
         reason = "stop"
         words = str(message.get("content")).split(" ")
-        if fault == "refusal":
+        if fault == "refusal" and not trivial:
             if kind % 3 == 0:
                 self.send(400, _error("the request was refused"))
                 return False
             told = {"refusal": "I am sorry, I cannot help with that."} if kind % 3 == 1 else {}
             message, reason = message | {"content": None} | told, "stop" if told else "content_filter"
-        elif len(words) > body.get("max_tokens", len(words)):
-            message["content"], reason = " ".join(words[: body["max_tokens"]]), "length"
+        elif len(words) > (limit := body.get("max_completion_tokens", body.get("max_tokens", len(words)))):
+            message["content"], reason = " ".join(words[:limit]), "length"
         content = message.get("content") or ""
         if fault == "malformed" and kind % 2 and content.startswith("{"):
             message["content"] = content[: len(content) // 2]

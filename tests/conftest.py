@@ -12,11 +12,14 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from cluster.seaweed import Endpoint, serve
 from cluster.session import prepare_environment, session
 
 prepare_environment()
+settings.register_profile("untimed", deadline=None)  # how busy a machine is decides no test
+settings.load_profile("untimed")
 BUCKET = "corpora"
 LONGEST_FIRST = ("workflows", "security", "cluster", "browser", "test_docs.py")  # then the rest, short files all
 

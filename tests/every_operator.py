@@ -29,7 +29,7 @@ def text_workflow(**params: Any) -> TokenStage:
         "only_ids": {"files": [str(IDS)]},
         "perplexity": {"models": {"*": str(MODEL)}},
         "quality": {"model": LID_176.path, "label": "en"},
-        "rewrite": {"model": {"endpoint": "http://127.0.0.1:9/v1", "model": "nobody"}, "style": "wiki"},
+        "rewrite": {"model": {"endpoint": "http://127.0.0.1:9/v1", "model": "m", "max_tokens": 2000}, "style": "wiki"},
         "preselect": {"model": LID_176.path, "label": "en"},
     }
     names = recipe_schema("text")["properties"]["params"]["properties"]

@@ -1,20 +1,19 @@
 """Answers of model servers in the store of a build: `answers/ab/abcd...`, shared by all builds, workers and runs.
 
 Each is an object of its own, there before it is used: what is killed, run again or built otherwise asks nobody the same
-thing twice. The budget of a stage is counted in its folder, by objects that only one worker can make.
+thing twice. The budget of a stage is counted in its folder, by an object for each call that only one worker can make.
 """
 
 from __future__ import annotations
 
-import contextlib
-import threading
+import random
 
 from cluster.storage import AlreadyExists, Missing, Store
 from operators.models.answers import OverBudget, keep_answers_in
 
 FOLDER = "answers"
 CALLS = "_calls"  # below a stage
-BLOCK = 16  # calls that a worker takes out of the budget at a time; what it had left when it was killed is gone
+GUESSES = 8  # at a call that is free, before those that are taken are listed
 
 
 class StoredAnswers:
@@ -22,9 +21,6 @@ class StoredAnswers:
 
     def __init__(self, store: Store, folder: str) -> None:
         self._store, self._calls = store, f"{folder}/{CALLS}"
-        self._lock = threading.Lock()
-        self._left = 0  # calls of the block that this worker has
-        self._next: int | None = None  # the block that may be free
 
     def get(self, key: str) -> bytes | None:
         try:
@@ -32,35 +28,38 @@ class StoredAnswers:
         except Missing:
             return None
 
-    def put(self, key: str, answer: bytes) -> None:
-        self._store.write(_place(key), answer)
+    def put(self, key: str, answer: bytes, replace: bool = False) -> bytes:
+        try:
+            self._store.write(_place(key), answer, if_absent=not replace)
+        except AlreadyExists:  # another worker asked at the same time
+            return self._store.read(_place(key))
+        return answer
 
-    def claim(self, most: int) -> None:
-        with self._lock:
-            if self._next is None:
-                taken = [int(stored.key.rpartition("/")[2]) for stored in self._store.list(self._calls)]
-                self._next = max(taken, default=-1) + 1
-            while not self._left:
-                first = self._next * BLOCK
-                if first >= most:
-                    told = "with more of them a build goes on where it ended, and pays for no answer twice"
-                    raise OverBudget(f"max_calls: this stage has made the {most} calls that it may make; {told}")
-                with contextlib.suppress(AlreadyExists):  # another worker has that block
-                    self._store.write(f"{self._calls}/{self._next:09d}", b"", if_absent=True)
-                    self._left = min(BLOCK, most - first)
-                self._next += 1
-            self._left -= 1
+    def claim(self, who: str, most: int) -> None:
+        """Workers do not know of each other, so each takes calls by chance: where many are free the first guess is."""
+        guesses = [random.randrange(most) for _ in range(GUESSES)] if most else []
+        if any(self._took(who, number) for number in guesses):
+            return
+        while free := sorted(set(range(most)) - self._taken(who)):
+            if self._took(who, random.choice(free)):
+                return
+        told = "with more of them a build goes on where it ended, and pays for no answer twice"
+        raise OverBudget(f"max_calls: all {most} calls that this stage may make to the model are taken; {told}")
 
+    def _took(self, who: str, number: int) -> bool:
+        try:
+            self._store.write(f"{self._calls}/{who}/{number:09d}", b"", if_absent=True)
+        except AlreadyExists:
+            return False
+        return True
 
-_held: dict[tuple[str, str], StoredAnswers] = {}  # one at most: what a worker has of a budget lasts from unit to unit
+    def _taken(self, who: str) -> set[int]:
+        return {int(stored.key.rpartition("/")[2]) for stored in self._store.list(f"{self._calls}/{who}")}
 
 
 def keep_answers(store: Store, folder: str) -> None:
     """Whoever asks a server in this process keeps the answers in this store, at the expense of the stage there."""
-    if (store.url, folder) not in _held:
-        _held.clear()
-        _held[store.url, folder] = StoredAnswers(store, folder)
-    keep_answers_in(_held[store.url, folder])
+    keep_answers_in(StoredAnswers(store, folder))
 
 
 def _place(key: str) -> str:

@@ -161,7 +161,7 @@ def gc(
 
 def plan(store: Store, grace: float, keep: int | None = None, stages: bool = False, answers: bool = False) -> Plan:
     """Look at all objects and decide; deletes nothing."""
-    listing = list(store.list(""))
+    listing = [one for one in store.list("") if answers or not one.key.startswith(f"{ANSWERS}/")]  # many, and small
     if not {"_log", "stages", "builds"} & {stored.key.split("/")[0] for stored in listing}:
         raise RecipeError(f"{store.url}: there is no corpus here")
     before = _now(store) - grace

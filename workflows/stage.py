@@ -27,6 +27,7 @@ from operators.document import identity
 from operators.phases import GlobalOperator, Phase
 from operators.read.recording import URL
 from workflows import profile
+from workflows.answers import CALLS
 from workflows.profile import SAMPLES
 from workflows.recipe import Recipe, user_modules
 
@@ -247,11 +248,11 @@ def mark_used(store: Store, stage: Stage, job: Job) -> None:
 
 def discard(store: Store, folder: str) -> None:
     """Forget that a stage was done, its proofs before what they prove: killed half-way, nothing is left that claims to
-    be done. The files that manifests name stay for the builds that are made of them."""
+    be done. The files that manifests name stay for the builds that are made of them, and the count of calls."""
     keys = [stored.key for stored in store.list(folder)]
     store.delete([f"{folder}/manifest.json"])
     store.delete([key for key in keys if "/_done/" in key])
-    stays = tuple(f"{folder}/{kept}" for kept in (*(f"{data}/" for data in (*FATES, INDEX)), FREED))
+    stays = tuple(f"{folder}/{kept}" for kept in (*(f"{data}/" for data in (*FATES, INDEX, CALLS)), FREED))
     store.delete([key for key in keys if not key.startswith(stays)])
 
 

@@ -32,13 +32,15 @@ class Kept(NamedTuple, Generic[T]):
 
 def best_of(write: Callable[[int], T | Rejected], judge: Callable[[T], Judged], attempts: int) -> Kept[T]:
     """Call `write` with 0, 1, ... and judge what it gives, until one is accepted or `attempts` were made. What is
-    rejected is not judged, and counts as a try."""
+    rejected is not judged, and counts as a try; no other follows one that is final."""
     best: tuple[T, Judged] | None = None
     rejected: Rejected | None = None
     for attempt in range(attempts):
         draft = write(attempt)
         if isinstance(draft, Rejected):
             rejected = draft
+            if draft.final:
+                return Kept(best, attempt + 1, rejected)
             continue
         judged = judge(draft)
         if judged.accepted:

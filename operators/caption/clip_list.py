@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-import csv
-import re
+import functools
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import orjson
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from operators.caption.listed_file import (
+    COMMENT,
+    KINDS,
+    SECONDS,
+    SUFFIX,
+    Columns,
+    data_of,
+    kind_of,
+    rows_of,
+    seconds,
+    stem_of,
+    videos,
+)
 from operators.document import Pinned
-from operators.read.span import AUDIO
 
 NAMES = ("youtube_id", "ytid", "video_id", "file_name", "filename", "fname", "id", "name")  # of columns, the first wins
 STARTS = ("start_time", "start_seconds", "start")
-MOST_BYTES = 1 << 30
-SECONDS = 10.0  # of a clip of AudioSet, AudioCaps, VGGSound: starts nearer than that are of clips that overlap
-VIDEO = re.compile(r"([A-Za-z0-9_-]{11})(?:_(\d+(?:\.\d+)?)(?:_\d+(?:\.\d+)?)?)?")
 MOST_ODD = 0.05  # share of a list of videos that cannot be read as such
-SUFFIX = re.compile(rf"\.(?:{'|'.join(AUDIO)})$", re.IGNORECASE)
 
 
 class Clip(NamedTuple):
@@ -41,7 +47,7 @@ class ClipIndex:
     def find(self, recording: str, overlapping: bool) -> str | None:
         """What of the lists a recording's file name says, the first of it; if `overlapping`, no clip of a video whose
         start is SECONDS or more from the recording's, where both are known."""
-        stem = stem_of(recording)
+        stem = _stem(recording)
         if stem in self.names:
             return self.names[stem]
         for video, start in videos(stem):
@@ -64,8 +70,8 @@ class ClipLists:
         index = ClipIndex()
         for name, file, column in self.sets:
             try:
-                entries = [(stem_of(entry), start) for entry, start in _entries(file, column)]
-            except (ValueError, UnicodeDecodeError, pa.ArrowException, csv.Error) as error:
+                entries = [(_stem(entry), start) for entry, start in _entries(file, column) if entry.strip()]
+            except (ValueError, pa.ArrowException, OSError) as error:
                 raise ValueError(f"sets.{name}: {file.path}: {error}") from error
             if not entries:
                 raise ValueError(f"sets.{name}: {file.path}: no entry")
@@ -78,64 +84,37 @@ class ClipLists:
         return index
 
 
-def stem_of(name: str) -> str:
-    """A file's name without folders and the ending of a recording."""
-    return SUFFIX.sub("", name.strip().rpartition("/")[2])
-
-
-def videos(stem: str) -> Iterator[tuple[str, float | None]]:
-    """What a file name can mean as `ID`, `ID_START` or `ID_START_END`, with or without a Y before: video, and start in
-    seconds. Ids have eleven characters, `Y`, `-` and `_` among them, so there can be two readings."""
-    for text in (stem, stem[1:]) if stem.startswith("Y") else (stem,):
-        if found := VIDEO.fullmatch(text):
-            yield found[1], None if found[2] is None else float(found[2])
+def _stem(name: str) -> str:
+    """As file systems that take names apart and lists that do not both write it."""
+    return unicodedata.normalize("NFC", stem_of(name))
 
 
 def _entries(file: Pinned, column: str | None) -> Iterator[tuple[str, float | None]]:
-    """(name, start) of each entry: lines, or rows of .csv, .tsv, .jsonl or .parquet."""
-    data = file.read()
-    if len(data) > MOST_BYTES:
-        raise ValueError(f"more than {MOST_BYTES} bytes")
-    kind = file.path.lower().rpartition(".")[2]
-    if kind == "parquet":
-        table = pq.read_table(pa.BufferReader(data))
-        columns = [table[name].to_pylist() for name in table.column_names]
-        return _of_rows(table.column_names, list(zip(*columns, strict=True)), column)
-    lines = [line for line in data.decode("utf-8-sig").splitlines() if line.strip() and not line.startswith("#")]
-    if kind == "jsonl":
-        rows = [orjson.loads(line) for line in lines]
-        if not all(isinstance(row, dict) for row in rows):
-            raise ValueError("a line is no JSON object")
-        names = list(dict.fromkeys(name for row in rows for name in row))
-        return _of_rows(names, [[row.get(name) for name in names] for row in rows], column)
-    if kind in ("csv", "tsv"):
-        cells = list(csv.reader(lines, delimiter="," if kind == "csv" else "\t", skipinitialspace=True))
-        header = [cell.strip() for cell in cells[0]] if cells else []
-        if column is None and not {cell.lower() for cell in header} & set(NAMES):
-            return _of_rows(["name", "start"], cells, None)  # AudioSet's and VGGSound's have no header
-        return _of_rows(header, cells[1:], column)
-    if column is not None:
-        raise ValueError(f"column: {column!r}, but this is a list of lines")
-    return ((line, None) for line in lines)
+    """(name, start) of each entry: lines, or rows of a table."""
+    if kind_of(file) not in KINDS:
+        if column is not None:
+            raise ValueError(f"column: {column!r}, but this is a list of lines")
+        lines = data_of(file).decode("utf-8-sig").split("\n")
+        first = 1 if lines[0].strip().lower() in NAMES else 0
+        return ((line, None) for line in lines[first:] if not f"{line}\n".startswith(COMMENT))
+    table = rows_of(file, functools.partial(_columns, column, kind_of(file) in ("csv", "tsv")))
+    names = table["name"].cast(pa.string()).to_pylist()
+    starts = table["start"].to_pylist() if "start" in table.column_names else [None] * len(names)
+    return ((name, seconds(start)) for name, start in zip(names, starts, strict=True) if name is not None)
 
 
-def _of_rows(
-    names: Sequence[str], rows: Sequence[Sequence[Any]], column: str | None
-) -> Iterator[tuple[str, float | None]]:
+def _columns(column: str | None, may_be_bare: bool, names: Sequence[str]) -> Columns:
+    """Those of names and starts. AudioSet's and VGGSound's files have no header, but begin with an entry."""
     lower = [name.lower() for name in names]
-    known = [name for name in NAMES if name in lower] if column is None else [column] * (column in names)
-    if not known:
-        raise ValueError(f"no column {column!r}" if column else f"none of the columns {', '.join(NAMES)}")
-    at = names.index(column) if column else lower.index(known[0])
-    begins = next((lower.index(name) for name in STARTS if name in lower), None)
-    for row in rows:
-        if len(row) > at and row[at] is not None and str(row[at]).strip():
-            start = row[begins] if begins is not None and len(row) > begins else None
-            yield str(row[at]), _number(start)
-
-
-def _number(value: object) -> float | None:
-    try:
-        return None if value is None else float(str(value))
-    except ValueError:
-        return None
+    start = next(({"start": lower.index(name)} for name in STARTS if name in lower), {})
+    if column is not None:
+        if column not in names:
+            raise ValueError(f"no column {column!r}")
+        return Columns({"name": names.index(column), **start})
+    for name in NAMES:
+        if name in lower:
+            return Columns({"name": lower.index(name), **start})
+    if may_be_bare and (SUFFIX.search(names[0]) or any(videos(names[0]))):
+        return Columns({"name": 0, **({"start": 1} if len(names) > 1 else {})}, bare=True)
+    told = ", and the first cell is no recording" if may_be_bare else ""
+    raise ValueError(f"none of the columns {', '.join(NAMES)}{told}: {', '.join(names)[:80]}")

@@ -67,6 +67,8 @@ class Compose(Operator):
                 raise ValueError("mode: published writes by a server and verifies by CLAP")
             if self.fallback is not None:
                 raise ValueError(f"fallback: {self.fallback} has no meaning in mode published")
+        if self.writer == "grammar" and self.fallback is not None:
+            raise ValueError(f"fallback: {self.fallback} has no meaning where the grammar is the writer")
         if self._says_the_same and self._attempts > 1:
             raise ValueError(f"attempts: {self._attempts} at temperature 0 of the writer, which says the same again")
         if isinstance(self.verifier, Clap) and self.accept is not None:

@@ -5,6 +5,7 @@ Names say nothing of copies under other names: decontaminate_audio hears those, 
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Annotated, ClassVar, Literal, Self
 
 import pyarrow as pa
@@ -35,7 +36,8 @@ class DecontaminateClips(Operator):
 
     A file name matches as a whole, without its ending: that of an entry, or for ids of YouTube `ID`, `ID_START` or
     `ID_START_END`, with or without `Y` before, in the list as in the recording. With `offsets: ignore` each clip of a
-    listed video goes; with `overlap` one stays whose start is 10 s or more from those listed, if both are known."""
+    listed video goes; with `overlap` one stays whose start is 10 s or more from those listed, if both are known: a
+    name says where a clip starts in seconds, up to 1,000, and if it says an end too, one at most 10 s later."""
 
     name: ClassVar[str] = "decontaminate_clips"
     sets: Annotated[
@@ -61,7 +63,17 @@ class DecontaminateClips(Operator):
     def needs(self) -> tuple[str, ...]:
         return (RECORDING,)
 
+    def counted(self, marked: pa.Table) -> Mapping[str, int]:
+        """What was held out because of each list; of one of no use, nothing in a whole build."""
+        return held_out(self.sets, marked)
+
     def __call__(self, docs: pa.Table) -> pa.Table:
         index: ClipIndex = loaded(self._lists)
         found = [index.find(recording, self.offsets == "overlap") for recording in docs[RECORDING].to_pylist()]
         return drop(docs, [None if listed is None else "held_out" for listed in found], detail=found)
+
+
+def held_out(sets: Iterable[str], marked: pa.Table) -> dict[str, int]:
+    """Rows that were dropped because of each of some sets, whose names begin the details."""
+    details = [detail for detail in marked["drop_detail"].to_pylist() if detail is not None]
+    return {f"held_out/{name}": sum(detail.startswith(f"{name}: ") for detail in details) for name in sorted(sets)}

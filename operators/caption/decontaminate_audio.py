@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal, Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field, model_validator
 
+from operators.caption.decontaminate import held_out
 from operators.caption.fingerprint import FINGERPRINT, WORDS_A_SECOND
 from operators.caption.heard_sets import HeardIndex, HeardSets
 from operators.dedup.acoustic import DIGITS, flat
@@ -38,6 +40,10 @@ class DecontaminateAudio(Operator):
     @property
     def needs(self) -> tuple[str, ...]:
         return (FINGERPRINT,)
+
+    def counted(self, marked: pa.Table) -> Mapping[str, int]:
+        """What was held out because of each set."""
+        return held_out(self.sets, marked)
 
     def __call__(self, docs: pa.Table) -> pa.Table:
         index: HeardIndex = loaded(self._sets)

@@ -29,6 +29,7 @@ NEAR = 4  # bins to either side that a bin is compared with: 47 Hz
 BANDS = np.geomspace(80, 11_000, 25)  # Hz, where they end
 LOUD = 15.0  # dB: bands further below the loudest do not count
 HEARD = 50.0  # Hz: what is lower is not heard
+TAPER = np.kaiser(2 * WINDOW, 12)  # of what is loud below 25 Hz, it leaves 90 dB less above HEARD
 LONGEST = 1.0  # seconds of each of several sounds
 STEADY = 2.0  # seconds, for anything to be steady
 
@@ -74,10 +75,11 @@ def sounds_of(samples: NDArray[np.float32]) -> Sounds:
 
 
 def levels(samples: NDArray[np.float32]) -> NDArray[np.float64]:
-    """dBFS of each whole HOP, averaged over SMOOTHED."""
+    """dBFS of what is heard of each whole HOP, averaged over SMOOTHED."""
     if len(samples) < HOP:
         return np.zeros(0)
     squares = np.square(samples[: len(samples) // HOP * HOP], dtype=np.float64).reshape(-1, HOP).mean(axis=1)
+    squares *= _heard(samples)
     smooth = np.convolve(np.pad(squares, SMOOTHED // 2, "edge"), np.full(SMOOTHED, 1 / SMOOTHED), "valid")
     return np.asarray(10 * np.log10(np.maximum(smooth, 10 ** (QUIETEST / 10))))
 
@@ -141,14 +143,32 @@ def _islands(level: NDArray[np.float64]) -> NDArray[np.int64]:
     return np.asarray(np.stack([starts, stops], axis=1)[alike])
 
 
+def _power(samples: NDArray[np.float32], taper: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Power [windows, bins], of windows that are as long as `taper`, half of it apart."""
+    padded = np.pad(samples, (0, max(0, len(taper) - len(samples))))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, len(taper))[:: len(taper) // 2]
+    spectra = np.fft.rfft(windows * taper.astype(np.float32))
+    return np.asarray(spectra.real**2 + spectra.imag**2, np.float64)
+
+
 def _spectra(samples: NDArray[np.float32]) -> NDArray[np.float64]:
     """Power [windows, bins], next to nothing below HEARD."""
-    padded = np.pad(samples, (0, max(0, WINDOW - len(samples))))
-    windows = np.lib.stride_tricks.sliding_window_view(padded, WINDOW)[:: WINDOW // 2]
-    spectra = np.fft.rfft(windows * np.hanning(WINDOW).astype(np.float32))
-    power = np.asarray(spectra.real**2 + spectra.imag**2, np.float64)
-    power[:, : int(np.ceil(HEARD * WINDOW / RATE))] = 0
+    power = _power(samples, np.hanning(WINDOW))
+    power[:, : _lowest(WINDOW)] = 0
     return power + 1e-12
+
+
+def _heard(samples: NDArray[np.float32]) -> NDArray[np.float64]:
+    """The share of the power that is not below HEARD, around each HOP."""
+    power, apart = _power(samples, TAPER), len(TAPER) // 2
+    share = power[:, _lowest(len(TAPER)) :].sum(axis=1) / np.maximum(power.sum(axis=1), 1e-30)
+    nearest = (np.arange(len(samples) // HOP) * HOP + HOP // 2 - apart // 2) // apart
+    return np.asarray(share[np.clip(nearest, 0, len(share) - 1)])
+
+
+def _lowest(window: int) -> int:
+    """The bin from which on all is heard."""
+    return int(np.ceil(HEARD * window / RATE))
 
 
 def _change(power: NDArray[np.float64]) -> float:

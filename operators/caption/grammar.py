@@ -15,7 +15,7 @@ from operators.caption.vocabulary import SAID
 
 T = TypeVar("T")
 MOST_WORDS = 50
-NOTHING = ("something indistinct is heard", "an indistinct sound is heard", "something unclear can be heard")
+SOUNDING = ("sound", "event", "instrument")  # kinds that a sentence can be about
 OF_SOUND = ("sound", "event", "pitch")  # kinds that the three answers tell of
 OF_SPEECH = ("speech", "gender", "language", "quality")
 OF_MUSIC = ("music", "tempo", "genre", "instrument")
@@ -60,18 +60,23 @@ Said = dict[str, list[str]]  # of each kind, values to say
 
 
 def write(facts: Iterable[Fact], variant: int) -> str:
-    """A caption, the same for the same facts and variant."""
+    """A caption, the same for the same facts and variant. ValueError: none of the facts may be claimed."""
     pick, facts = _Picks(variant), list(facts)
     must, may = due(facts), claimable(facts)
+    if not may:
+        raise ValueError("facts: there are none that may be claimed")
     while True:
-        text = _written(must, [fact for fact in may if fact not in must and pick((True, True, False))], pick)
+        also = [fact for fact in may if fact not in must and pick((True, True, False))]
+        if not any(fact.kind in SOUNDING for fact in (*must, *also)):
+            also = may
+        text = _written(must, also, pick)
         if len(text.split()) <= MOST_WORDS:
             return text
 
 
 def answer(facts: Iterable[Fact]) -> dict[str, str | None]:
     """The three answers to AudioSetCaps's questions: `description`, of what kinds of sounds there are; `speech` and
-    `music`, None where there is none that may be claimed. They tell all that may be claimed."""
+    `music`; each None where there is nothing of it that may be claimed. They tell all that may be claimed."""
     facts = [fact._replace(score=max(fact.score, MUST)) for fact in claimable(facts)]
 
     def about(topics: Sequence[str]) -> list[Fact]:
@@ -80,7 +85,7 @@ def answer(facts: Iterable[Fact]) -> dict[str, str | None]:
     speech, music = about(OF_SPEECH), about(OF_MUSIC)
     values = {fact.value for fact in facts if fact.kind == "sound"}
     return {
-        "description": write(about(OF_SOUND) or facts, 0),
+        "description": write(about(OF_SOUND) or facts, 0) if facts else None,
         "speech": write(speech, 0) if "speech" in values else None,
         "music": write(music, 0) if "music" in values else None,
     }
@@ -93,7 +98,7 @@ def listed(words: Sequence[str]) -> str:
 
 def names(facts: Iterable[Fact]) -> list[str]:
     """Names of the sounds that may be claimed, as labels are."""
-    said = [fact for fact in claimable(facts) if fact.kind in ("sound", "event", "instrument")]
+    said = [fact for fact in claimable(facts) if fact.kind in SOUNDING]
     return [NAMES.get(fact.value, fact.value) for fact in said]
 
 
@@ -117,7 +122,7 @@ def _written(must: Sequence[Fact], also: Sequence[Fact], pick: _Picks) -> str:
             clauses[-1] += pick((", with some silence", ", interrupted by silence"))
         else:
             clauses = [pick(("there is only silence", "nothing but silence is heard", "only silence can be heard"))]
-    return " ".join(clause[0].upper() + clause[1:] + "." for clause in clauses or [pick(NOTHING)])
+    return " ".join(clause[0].upper() + clause[1:] + "." for clause in clauses)
 
 
 def _voice(said: Said, pick: _Picks) -> _Voice:

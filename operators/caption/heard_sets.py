@@ -10,21 +10,24 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from operators.caption.fingerprint import BANDS, FINGERPRINT, FRAME, HOP, LOW_RATE, WORDS
+from operators.caption.listed_file import data_of
 from operators.dedup.acoustic import Offsets, Words, candidates_of, flat, keys_of, likeness
 from operators.document import Pinned
 
 NAME = "name"
 KIND, WORDS_ARE = b"fingerprint", f"1: {LOW_RATE} {FRAME} {HOP} {BANDS}".encode()  # metadata: what words mean
+SCHEMA = pa.schema([pa.field(NAME, pa.string()), pa.field(FINGERPRINT, WORDS)], {KIND: WORDS_ARE})
+MOST = 32  # clips of the sets that are found by one key
 
 
 def write(path: Path, names: Sequence[str], fingerprints: Sequence[NDArray[np.uint32]]) -> None:
     """Write a set."""
-    schema = pa.schema([pa.field(NAME, pa.string()), pa.field(FINGERPRINT, WORDS)], {KIND: WORDS_ARE})
-    pq.write_table(pa.table([names, pa.array(fingerprints, WORDS)], schema), path, compression="zstd")
+    pq.write_table(pa.table([names, pa.array(fingerprints, WORDS)], SCHEMA), path, compression="zstd")
 
 
 class Matches(NamedTuple):
@@ -35,12 +38,17 @@ class Matches(NamedTuple):
 
 
 class HeardIndex:
-    """The clips of all sets by their keys; `names` with the set's before."""
+    """The clips of all sets by their keys; `names` with the set's before. Of a key that more than MOST clips have it
+    holds those that have the fewest keys besides such ones, so what many clips have in common costs in proportion to
+    the clips asked for, and who has little else can be found by it."""
 
     def __init__(self, names: Sequence[str], words: Words, offsets: Offsets) -> None:
         self.names, self._clips = names, (words, offsets)
         keys, clip, place = keys_of(words, offsets)
-        order = np.argsort(keys, kind="stable")
+        _, of, count = np.unique(keys, return_inverse=True, return_counts=True)
+        own = np.bincount(clip[count[of] <= MOST], minlength=len(offsets) - 1)
+        order = np.lexsort((clip, own[clip], keys))
+        order = order[np.arange(len(keys)) - np.repeat(np.cumsum(count) - count, count) < MOST]
         self._keys, self._clip, self._place = keys[order], clip[order], place[order]
 
     def matches(self, words: Words, offsets: Offsets, min_overlap: float) -> Matches:
@@ -72,9 +80,7 @@ class HeardSets:
         columns: list[pa.ChunkedArray] = []
         for name, file in self.sets:
             try:
-                table = pq.read_table(pa.BufferReader(file.read()))
-                if (table.schema.metadata or {}).get(KIND) != WORDS_ARE:
-                    raise ValueError("not written by this version of `corpusmill fingerprint`")
+                table = _read(file)
             except (ValueError, pa.ArrowException, OSError) as error:
                 raise ValueError(f"sets.{name}: {file.path}: {error}") from error
             names += [f"{name}: {clip}" for clip in table[NAME].to_pylist()]
@@ -82,3 +88,13 @@ class HeardSets:
         return HeardIndex(
             names, *flat(pa.chunked_array([chunk for column in columns for chunk in column.chunks], WORDS))
         )
+
+
+def _read(file: Pinned) -> pa.Table:
+    with pq.ParquetFile(pa.BufferReader(data_of(file))) as parquet:
+        if (parquet.schema_arrow.metadata or {}).get(KIND) != WORDS_ARE or parquet.schema_arrow != SCHEMA:
+            raise ValueError("not written by this version of `corpusmill fingerprint`")
+        table = parquet.read(columns=SCHEMA.names)
+    if table[NAME].null_count or table[FINGERPRINT].null_count or pc.list_flatten(table[FINGERPRINT]).null_count:
+        raise ValueError("a name, a fingerprint or a word is null")
+    return table

@@ -7,11 +7,14 @@ from typing import ClassVar, Literal, Self
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import model_validator
 
 from operators.caption.label_file import LabelFile, Labels
-from operators.document import Operator, PinnedFile, loaded, parameters, with_columns
+from operators.document import SCRATCH_COLUMN, Operator, PinnedFile, loaded, parameters, with_columns
 from operators.read.recording import RECORDING
+
+TWICE = f"{SCRATCH_COLUMN}labelled_twice"
 
 
 @parameters
@@ -20,7 +23,9 @@ class Label(Operator):
     clips that lie within them, or they within the clip, by at least half."""
 
     name: ClassVar[str] = "label"
-    file: PinnedFile | None = None  # .csv, .jsonl or .parquet: `recording`, `labels`, and `start`, `end` in seconds
+    file: PinnedFile | None = (
+        None  # .csv, .tsv, .jsonl or .parquet: `recording`, `labels`, and `start`, `end` in seconds
+    )
     names: PinnedFile | None = None  # AudioSet's class_labels_indices.csv, where labels are its identifiers
     times: Literal["recording", "source"] | None = None  # in what they are; unset: AudioSet's in what it was cut from
     revision: Literal[1] = 1
@@ -46,19 +51,20 @@ class Label(Operator):
         """Rows with labels and without, and those for which the file says something twice."""
         if self.file is None:
             return {}
-        labels = self._labels
         labelled = len(marked) - marked["labels"].null_count
-        twice = sum(labels.repeated(lines) for lines in self._lines(marked))
+        twice = pc.sum(marked[TWICE]).as_py() or 0
         return {"labelled": labelled, "unlabelled": len(marked) - labelled, "labelled_twice": twice}
 
     def __call__(self, docs: pa.Table) -> pa.Table:
         kind = pa.list_(pa.string())
         if self.file is None:
             return with_columns(docs, {"labels": pa.nulls(len(docs), kind)})
-        labels = self._labels
-        return with_columns(
-            docs, {"labels": pa.array([labels.labels(lines) or None for lines in self._lines(docs)], kind)}
-        )
+        labels, found = self._labels, self._lines(docs)
+        columns = {
+            "labels": pa.array([labels.labels(lines) or None for lines in found], kind),
+            TWICE: pa.array([labels.repeated(lines) for lines in found], pa.bool_()),
+        }
+        return with_columns(docs, columns)
 
     @property
     def _labels(self) -> Labels:

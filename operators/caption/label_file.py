@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -11,18 +11,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
-import pyarrow.json
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from operators.caption.listed_file import KINDS, Columns, kind_of, rows_of, stem_of, videos
 from operators.document import Pinned
 from operators.hashes import xxh3_64
 
 AUDIOSET = {"YTID": "recording", "start_seconds": "start", "end_seconds": "end", "positive_labels": "labels"}
 COLUMNS = {"recording": pa.string(), "labels": None, "start": pa.float64(), "end": pa.float64()}
-YOUTUBE = 11  # characters of a video's id; AudioSet's clips are called so, or Y and that, or with _START_END behind
 LONGEST = 200  # characters of a label
-MOST_BYTES = 1 << 30  # of a file
 
 
 class Encoded(NamedTuple):
@@ -59,15 +56,13 @@ class Labels:
         return range(first[found[0]], last[found[0]]) if found else range(0)
 
     def _candidates(self, recording: str) -> Iterator[str]:
-        folders, _, file = recording.rpartition("/")
+        folders, _, file = unicodedata.normalize("NFC", recording).rpartition("/")
         stem = file.rpartition(".")[0] or file
         above = folders.split("/") if folders else []
         for name in (file, stem):
             yield from ("/".join((*above[depth:], name)) for depth in range(len(above) + 1))
         if self.audioset:
-            for name in (stem, stem.removeprefix("Y")):
-                if re.fullmatch(r"(_[\d.]+){0,2}", name[YOUTUBE:]):
-                    yield name[:YOUTUBE]
+            yield from (video for video, _ in videos(stem_of(file)))
 
     def within(self, lines: range, start: float, end: float) -> list[int]:
         """Of those lines the ones whose times lie within `start` and `end`, or the other way around, by half."""
@@ -109,57 +104,37 @@ class LabelFile:
 
 def _read(file: Pinned) -> tuple[pa.Table, bool]:
     """The columns of COLUMNS, and whether the file is AudioSet's."""
-    data = file.read()
-    if len(data) > MOST_BYTES:
-        raise ValueError(f"more than {MOST_BYTES} bytes")
-    kind = file.path.lower().rpartition(".")[2]
-    if kind == "csv":
-        table = _csv(_with_header(data))
-    elif kind == "jsonl":
-        table = pa.json.read_json(pa.BufferReader(data), pa.json.ReadOptions(block_size=len(data) + 1))
-    elif kind == "parquet":
-        table = pq.read_table(pa.BufferReader(data))
-    else:
-        raise ValueError("a file of labels is a .csv, .jsonl or .parquet")
-    audioset = "YTID" in table.column_names
-    table = table.rename_columns([AUDIOSET.get(name, name) for name in table.column_names])
-    for name in ("recording", "labels"):
-        if table.column_names.count(name) != 1:
-            raise ValueError(f"{table.column_names.count(name)} columns {name!r}; there are: {table.column_names}")
-    found = {
-        name: pa.nulls(len(table), kind) if name not in table.column_names else table[name]
-        for name, kind in COLUMNS.items()
-    }
+    if kind_of(file) not in KINDS:
+        raise ValueError(f"a file of labels is one of .{', .'.join(KINDS)}")
+    told: list[str] = []
+
+    def choose(names: Sequence[str]) -> Columns:
+        told[:] = names
+        return _columns([AUDIOSET.get(name, name) for name in names])
+
+    table = rows_of(file, choose)
+    found = {name: table[name] if name in table.column_names else pa.nulls(len(table)) for name in COLUMNS}
     table = pa.table({name: column.cast(COLUMNS[name] or column.type) for name, column in found.items()})
+    table = table.set_column(0, "recording", pc.utf8_normalize(table["recording"], "NFC"))
     table.validate(full=True)
-    return table.filter(table["recording"].is_valid()), audioset
+    return table.filter(table["recording"].is_valid()), "YTID" in told
 
 
-def _with_header(data: bytes) -> bytes:
-    """A CSV without the comments that it begins with. AudioSet's last one is its header; a blank is behind its commas,
-    and none within its values."""
-    data, comment = data.removeprefix(b"\xef\xbb\xbf"), b""
-    while data.startswith(b"#"):
-        comment, _, data = data.partition(b"\n")
-    if b"YTID" not in comment:
-        return data
-    return comment.lstrip(b"# ").replace(b" ", b"") + b"\n" + data.replace(b", ", b",")
-
-
-def _csv(data: bytes) -> pa.Table:
-    names = {*COLUMNS, *AUDIOSET}
-    numbers = ("start", "end", "start_seconds", "end_seconds")
-    types = {name: pa.float64() if name in numbers else pa.string() for name in names}
-    return pa.csv.read_csv(pa.BufferReader(data), convert_options=pa.csv.ConvertOptions(column_types=types))
+def _columns(names: Sequence[str]) -> Columns:
+    for name in ("recording", "labels"):
+        if names.count(name) != 1:
+            raise ValueError(f"{names.count(name)} columns {name!r}; there are: {', '.join(names)}")
+    return Columns({name: names.index(name) for name in COLUMNS if name in names})
 
 
 def _lists(labels: pa.ChunkedArray) -> pa.ListArray:
-    """Lists as they are; of a text its parts, between semicolons, or commas where it has none of these."""
+    """Lists as they are; of a text its parts, between semicolons, or, where it has none of these, between commas that
+    no blank follows, as one does within AudioSet's names."""
     if pa.types.is_list(labels.type) or pa.types.is_large_list(labels.type):
         return labels.cast(pa.list_(pa.string())).combine_chunks()
     text = labels.cast(pa.string())
-    whole = pc.match_substring(text, ";")
-    return pc.split_pattern(pc.if_else(whole, text, pc.replace_substring(text, ",", ";")), ";").combine_chunks()
+    between = pc.replace_substring_regex(text, r",+([^,\s]|$)", r";\1")
+    return pc.split_pattern(pc.if_else(pc.match_substring(text, ";"), text, between), ";").combine_chunks()
 
 
 def _named(labels: pa.ListArray, names: Mapping[str, str] | None) -> Encoded:

@@ -15,12 +15,14 @@ LAST_LATIN = "\u024f"
 
 
 class Rejected(NamedTuple):
-    """Why a text is no caption, or why there is none: a drop reason, with the number and bound that decided."""
+    """Why a text is no caption, or why there is none: a drop reason, with the number and bound that decided; `final`:
+    no other try would change it."""
 
     reason: str
     value: float = math.nan
     threshold: float = math.nan
     detail: str | None = None
+    final: bool = False
 
 
 _SIGNS = tuple(  # reasons, and what gives a text away
@@ -29,24 +31,28 @@ _SIGNS = tuple(  # reasons, and what gives a text away
         (
             "refusal",
             r"\bas an ai\b|\b(?:ai|language) model\b|\bi(?: a|'|\u2019)?m (?:sorry|unable)|\bsorry,"
-            r"|\bi (?:can ?not|can(?:'|\u2019)t|could not|apologi[sz]e)\b",
+            r"|\bi (?:can ?not|can(?:'|\u2019)t|could not|apologi[sz]e|do(?:n'?t)?|don\u2019t|hear|know)\b|(?-i:\bI\b)"
+            r"|\bunfortunately\b|\binformation\b",
         ),
         ("markup", r"https?:|www\.|```|</?[a-z]+>|[{}\[\]|#*_~\\]|\bjson\b"),
         (
             "numbers",
             r"\d[.,]\d|\.\d|\d ?(?:%|percent\b)|\bpercent(?:age)?\b|\bprobabilit(?:y|ies)\b|\blikelihood\b"
-            r"|\bconfidence (?:score|level|of)\b|\bscores? (?:of|is|was)\b|\b[01]\b",
+            r"|\bconfidence\b|\bcertainty\b|\baccuracy\b|\bscores? (?:of|is|was|\d+)\b|\b[01]\b",
         ),
         (
             "meta",
             r"\blabel(?:s|ed|led)?\b|\bground[- ]truth\b|\bcaptions?\b|\bcrowd[- ]?sourc\w+"
             r"|\baudio (?:clip|file|sample)s?\b"
             r"|\b(?:this|the|an) audio\b|\b(?:sound|video) clips?\b|\b(?:the|this) clip\b"
-            r"|\bbased on the\b|\binstructions?\b|\bwithin fifty words\b|\bhere (?:is|are) (?:a|an|the|your)\b",
+            r"|\bbased on the\b|\binstructions?\b|\bwithin fifty words\b|\bhere (?:is|are) (?:a|an|the|your)\b"
+            r"|\btag(?:s|ged)?\b|\baccording to\b|\bnotes? (?:says?|states?|mentions?|describes?)\b|\bnotes:"
+            r"|\bfacts?\b|\bmeasure(?:d|ments?)\b|\bdescriptions?\b|\b(?:in|out)put\b|\bprovided\b|\blisteners?\b"
+            r"|^(?:sure|certainly|of course|okay|ok|absolutely|great|yes|no)[,!.]|\byou(?:rs?)?\b|\?",
         ),
         (
             "quotation",
-            r"[\"\u201c\u201d\u00ab\u00bb\u201e\u300c]|(?:^|[\s:,])['\u2018]\w[^'\u2019]*['\u2019](?=[\s.,!?]|$)",
+            r"[\"\u201c\u201d\u00ab\u00bb\u201e\u300c]|(?:^|[\s:,])['\u2018](?!n['\u2019])\w[^'\u2019]*['\u2019](?=[\s.,!?]|$)",
         ),
     )
 )
@@ -92,7 +98,8 @@ def _repeated(words: Sequence[str]) -> str | None:
 
 def _quoted(text: str, labels: Sequence[str]) -> str | None:
     plain = f" {_GAPS.sub(' ', text.lower())} "
-    odd = [label for label in labels if re.search(r"[^\w\s-]", label)]
+    labels = [label for label in labels if _GAPS.sub("", label)]
+    odd = [label for label in labels if re.search("[,&]", label)]
     for quote in (*odd, *([", ".join(labels)] if len(labels) > 1 else [])):
         if f" {_GAPS.sub(' ', quote.lower()).strip()} " in plain:
             return quote

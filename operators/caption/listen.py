@@ -21,9 +21,9 @@ from pydantic import Field, model_validator
 from operators.caption import events
 from operators.caption.events import between
 from operators.caption.facts import CLAIM, GENDERS, Fact, facts_column, facts_of
-from operators.caption.music_facts import music_facts
+from operators.caption.music_facts import LEAST, music_facts
 from operators.caption.presence import RATE, Presence, Samples, presences
-from operators.caption.voice import SURE, Voice, voice_of
+from operators.caption.voice import Voice, voice_of
 from operators.document import Operator, loaded, parameters, with_columns
 from operators.histogram import numbers
 from operators.models import dnsmos, weights, whisper
@@ -36,10 +36,9 @@ from operators.speech import spool
 from operators.speech.codec import decode, resampled
 from operators.speech.snr import wada_snr
 
-LEAST = 0.25  # score: what is less likely is no fact
 CLEAN = (3.0, 3.8, 4.3, 5.0)  # of the background, by DNSMOS: where scores begin, may and have to be told, and end
 NOISY = (3.0, 2.4, 1.9, 1.0)
-GENDER = (0.5, SURE, 0.97, 1.0)  # probability, likewise
+GENDER = (0.5, 0.95, 0.985, 1.0)  # probability, likewise: surer than a voice has to be that is only looked at
 SHORTEST = 2.0  # seconds of speech, for its language to be told
 OVER = 10.0  # dB of speech over music: of less, the pitch may be the music's
 TURN = 1.5  # seconds of what tells who speaks

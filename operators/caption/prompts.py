@@ -15,13 +15,19 @@ from operators.models.chat import Turn
 SMALL_SYSTEM = "You turn facts about a sound into one plain sentence. Use only the facts."
 SMALL_SHOTS = (
     ("a woman speaking in German", "A woman speaks in German."),
-    ("fast rock music with a guitar and drums", "Fast rock music plays with a guitar and drums."),
+    ("a woman speaking in Greek clearly", "A woman speaks clearly in Greek."),
+    ("fast rock music with an electric bass", "Fast rock music plays with an electric bass."),
+    ("slow music with a harp", "Slow music plays, in which a harp can be heard."),
     (
         "a man speaking in Polish; folk music with a violin",
         "A man speaks in Polish while folk music with a violin plays in the background.",
     ),
+    ("somebody speaking in Dutch; music", "Somebody speaks in Dutch while music plays in the background."),
+    ("somebody speaking; silence", "Somebody speaks, and there is silence."),
     ("music", "Music plays."),
-    ("a steady noise, low-pitched", "A steady, low-pitched noise is heard."),
+    ("a series of short sounds", "A series of short sounds is heard."),
+    ("a steady hum, high-pitched", "A steady, high-pitched hum is heard."),
+    ("a steady noise", "A steady noise is heard."),
 )
 SYSTEM = (
     "You write captions for sounds that you cannot hear, from what others noted down about them. You use only their "
@@ -47,6 +53,7 @@ PUBLISHED_PROMPT = (
     " Do not output the ground truth labels in the caption!"
     f"{_INDENT}\nOutput your caption (Within 50 words):"
 )
+TOLD = 200  # characters of why a server gave no answer
 ABSENT = {"speech": ("no speech", "does not", "is not"), "music": ("no music", "does not", "is not")}  # in answers
 
 

@@ -4,6 +4,7 @@ clip, or by a language model that reads its caption.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Annotated, ClassVar, Literal, NamedTuple
 
@@ -12,7 +13,7 @@ import pyarrow.compute as pc
 import xxhash
 from pydantic import BaseModel, Field
 
-from operators.caption.evidence import Claim, claims, consistency, due
+from operators.caption.evidence import Claim, claimable, claims, consistency, due
 from operators.caption.facts import Fact, facts_of
 from operators.caption.grammar import listed, write
 from operators.caption.vocabulary import SAID
@@ -33,6 +34,7 @@ QA = pa.list_(pa.struct([("question", pa.string()), ("answer", pa.string())]))
 MISSED_COLUMN = f"{SCRATCH_COLUMN}missed"  # of a server's pairs, those left out; and whether there were none at all
 MISSED = pa.struct([("unsupported", pa.int32()), ("unanswered", pa.bool_())])
 NO = "No."
+YES_OR_NO = re.compile(r"(?:(yes|yeah|yep|correct|indeed)|no|nope)\b[,.! ]*", re.IGNORECASE)
 MOST_LETTERS = 300  # of a question or an answer
 SYSTEM = (
     "You write questions about sounds, with their answers, for people who hear a sound and do not see its description. "
@@ -70,8 +72,8 @@ class Found(NamedTuple):
 @parameters
 class Questions(Operator):
     """Adds `qa`, at most `most` questions with their answers, perhaps none. `writer`: unset, they are made from facts
-    that are certain; else a server (see Chat) makes them from the caption, and those whose answers claim more than
-    facts and caption do are left out. Where it gives no answer, they are made from facts."""
+    that are certain; else a server (see Chat) makes them from the caption, and those that claim more than facts and
+    caption do, in the question or in the answer, are left out. Where it gives no answer, they are made from facts."""
 
     name: ClassVar[str] = "questions"
     writer: Chat | None = None
@@ -122,7 +124,7 @@ class Questions(Operator):
             answers = [error.answer] if error.answer else []
             return Found(from_facts(name, facts, self.most), unanswered=True, answers=answers)
         granted = claims(caption)
-        kept = [pair for pair in answer.value.pairs if _supported(pair, facts, granted)]
+        kept = [pair for pair in answer.value.pairs if supported(pair, facts, granted)]
         return Found(kept[: self.most], len(answer.value.pairs) - len(kept), answers=[answer])
 
 
@@ -192,7 +194,34 @@ def _known(facts: Sequence[Fact]) -> Iterator[tuple[tuple[str, ...], tuple[str, 
         )
 
 
-def _supported(pair: Pair, facts: Sequence[Fact], granted: Collection[Claim]) -> bool:
-    """Whether a server's pair is one, and its answer claims no more than is known."""
-    whole = all(0 < len(text.strip()) <= MOST_LETTERS for text in (pair.question, pair.answer))
-    return whole and not consistency(pair.answer, facts, granted).unsupported
+def supported(pair: Pair, facts: Sequence[Fact], granted: Collection[Claim] = ()) -> bool:
+    """Whether a pair is one, and claims no more than is known: a "yes" what its question asks for, a "no" that some of
+    it is not there, and any other answer what it says itself, of what its question takes for granted."""
+    question, answer = pair.question.strip(), pair.answer.strip()
+    if not all(0 < len(text) <= MOST_LETTERS for text in (question, answer)):
+        return False
+    asked = consistency(question, facts, granted)
+    wrong = [claim for claim in asked.unsupported if not _a_choice(question, claim, asked.unsupported)]
+    polar = YES_OR_NO.match(answer)
+    rest = consistency(answer[polar.end() :] if polar else answer, facts, granted)
+    if rest.unsupported:
+        return False
+    if polar and not polar[1]:
+        return any(_may_be_denied(claim, facts, granted) for claim in wrong)
+    return not wrong and (asked.score if polar else rest.score) > 0
+
+
+def _a_choice(question: str, claim: Claim, wrong: Collection[Claim]) -> bool:
+    """Whether a claim is one of several that a question lets choose from, another of which is right: "slow or fast"."""
+    others = [other for other in claims(question) if other.kind == claim.kind and other != claim]
+    return " or " in question and any(other not in wrong for other in others)
+
+
+def _may_be_denied(claim: Claim, facts: Sequence[Fact], granted: Collection[Claim]) -> bool:
+    """Whether it is known that something is not there: the caption says so, or experts, who always listen for sounds,
+    have heard something and none of it, or, of another kind, something else."""
+    if claim._replace(present=False) in granted:
+        return True
+    if not claim.present or any(fact[:2] == claim[:2] for fact in facts):
+        return False
+    return any(claim.kind in ("sound", fact.kind) for fact in claimable(facts))

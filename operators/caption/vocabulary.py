@@ -2,7 +2,8 @@
 
 SAID has words for each (kind, value) of facts.py that grammar.py puts into sentences; the patterns of heard.txt find
 these and their synonyms in English text. What no expert listens for (a dog, rain, a trumpet, a mood) is found as well,
-as kind OTHER, so that a caption that invents it can be told from one that does not.
+as kind OTHER, so that a caption that invents it can be told from one that does not. So is every other word, unless it
+is one of neutral.txt, which say nothing of the sound: the vocabulary is closed.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from typing import NamedTuple
 
 from operators.caption.facts import GENRES, INSTRUMENTS
 
-OTHER = "other"  # kind of what is recognised, but no kind of fact
+OTHER = "other"  # kind of what is recognised, or is a word nobody knows, but no kind of fact
+PACE = "pace"  # kind of a tempo that belongs to whatever else is told of
 VOICE = ("sound", "voice")  # recognised: of somebody who speaks or sings
 LANGUAGES = {  # Whisper's, and the names that captions call them by; the first is written
     "af": "Afrikaans", "am": "Amharic", "ar": "Arabic", "as": "Assamese", "az": "Azerbaijani", "ba": "Bashkir",
@@ -81,6 +83,14 @@ def _patterns() -> list[tuple[tuple[str, str] | None, str]]:
     return found + [(("language", code), names.lower()) for code, names in LANGUAGES.items()]
 
 
+def _neutral() -> frozenset[str]:
+    lines = Path(__file__).with_name("neutral.txt").read_text("utf-8").splitlines()
+    return frozenset(word for line in lines if line[:1] != "#" for word in line.split())
+
+
+_NEUTRAL = _neutral()
+_WORD = re.compile(r"(?<!\w)(?<!\w')[^\W_]+(?:'[^\W_]+)?")
+_ENDING = re.compile(r"(?<=\w{3})(?:ings?|ers?|ed|es|e|s|ly)$")  # that owl and owls, hoot and hooting are one
 _PATTERNS = _patterns()
 _HEARD = re.compile(  # the groups are empty and stand last, so that the first letter decides what is tried
     r"\b(?:" + "|".join(rf"(?:{pattern})(?!\w)()" for _, pattern in _PATTERNS) + ")"
@@ -98,8 +108,19 @@ class Heard(NamedTuple):
 def recognise(text: str) -> Iterator[Heard]:
     """All that the text speaks of, in order, whether it says that it is there or not; `text` in lower case, with
     single spaces."""
+    end = 0
     for match in _HEARD.finditer(text):
         assert match.lastindex is not None  # no pattern holds a group of its own
-        what = _PATTERNS[match.lastindex - 1][0]
+        yield from _unknown(text, end, match.start())
+        what, end = _PATTERNS[match.lastindex - 1][0], match.end()
         if what is not None:
-            yield Heard(what, match.start(), match.end())
+            yield Heard(what, match.start(), end)
+    yield from _unknown(text, end, len(text))
+
+
+def _unknown(text: str, start: int, end: int) -> Iterator[Heard]:
+    """The words that no pattern knows, without their endings, but for neutral ones."""
+    for match in _WORD.finditer(text, start, end):
+        word = match[0].removesuffix("'s")
+        if match[0] not in _NEUTRAL and word not in _NEUTRAL:
+            yield Heard((OTHER, _ENDING.sub("", word)), match.start(), match.end())

@@ -16,6 +16,7 @@ from operators.caption.prompts import (
     PUBLISHED_PROMPT,
     PUBLISHED_SYSTEM,
     SYSTEM,
+    TOLD,
     Clip,
     published_turns,
     small_turns,
@@ -26,8 +27,9 @@ from operators.models.chat import Answer, Asker, Chat, Unanswered, template_of
 from operators.models.smollm import SmolLM
 from operators.models.smollm import Writer as Small
 
-TOLD = 200  # characters of why there is no answer
 MOST_TOKENS = 64  # of SmolLM2's caption: twice fifty words would be no caption
+NO_FACTS = Rejected("no_facts", 0, 1, final=True)
+TRIES, SEEDS = 32, 1 << 24  # at most, of a clip; and how many clips have seeds of their own
 
 
 class Draft(NamedTuple):
@@ -61,7 +63,7 @@ class Grammar:
 
     def write(self, clip: Clip, attempt: int, asked: list[Answer]) -> Draft | Rejected:  # noqa: ARG002
         if not claimable(clip.facts):
-            return Rejected("no_facts", 0, 1)
+            return NO_FACTS
         return Draft(grammar.write(clip.facts, xxhash.xxh3_64_intdigest(clip.id.encode(), attempt)))
 
 
@@ -75,7 +77,7 @@ class SmallModel:
 
     def write(self, clip: Clip, attempt: int, asked: list[Answer]) -> Draft | Rejected:  # noqa: ARG002
         if not claimable(clip.facts):
-            return Rejected("no_facts", 0, 1)
+            return NO_FACTS
         said = self._model.write(small_turns(clip), attempt, MOST_TOKENS)
         return Draft(tidy(said.partition("\n")[0]))
 
@@ -84,15 +86,19 @@ class Remote:
     """A model behind a server; `published`: asked as AudioSetCaps asks, for text, else for JSON."""
 
     def __init__(self, chat: Chat, published: bool) -> None:
-        self.name, self._published = chat.model, published
+        self.name, self._published, self._by_chance = chat.model, published, chat.temperature > 0
         self._asker: Asker = loaded(chat)
         self.template = template_of(*((PUBLISHED_SYSTEM, PUBLISHED_PROMPT) if published else (SYSTEM, PROMPT)))
 
     def write(self, clip: Clip, attempt: int, asked: list[Answer]) -> Draft | Rejected:
+        if not self._published and not (claimable(clip.facts) or clip.labels or any(clip.answers.values())):
+            return NO_FACTS
         turns = published_turns(clip) if self._published else turns_of(clip)
         schema = None if self._published else Caption
+        # Clips of which the same is known send the same prompt: by chance they are to get other captions.
+        draw = TRIES * (xxhash.xxh3_64_intdigest(clip.id.encode()) % SEEDS) if self._by_chance else 0
         try:
-            answer = self._asker.ask(turns, self.template, schema, attempt)
+            answer = self._asker.ask(turns, self.template, schema, draw + attempt)
         except Unanswered as error:
             asked += [error.answer] if error.answer else []
             return Rejected(error.reason, detail=str(error)[:TOLD])

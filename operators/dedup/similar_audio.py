@@ -1,8 +1,9 @@
 """Drop clips that sound the same as another one, whatever encoded them, however loud, and wherever they were cut: by
 their fingerprints (caption/fingerprint.py), as in Haitsma and Kalker 2002, with the shuffle in place of their table.
 
-Clips that share a key meet. Pairs that share several at one lag are candidates, and only these send their fingerprints
-to where they are laid over each other (acoustic.py). Of a cluster the best clip stays, and those it is not like.
+Clips that share a key meet. Pairs that share several at one lag are candidates. Every clip sends its fingerprint under
+its number, and candidates theirs to those that they are laid over (acoustic.py). Of a cluster the best clip stays, and
+those it is not like.
 
 A build remembers the keys and the fingerprints of the clips that stay, and the ids of their numbers.
 """

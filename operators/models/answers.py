@@ -7,6 +7,7 @@ build that is its store, so that workers on all machines share them. Without one
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from typing import Protocol
 
 
@@ -20,12 +21,12 @@ class Answers(Protocol):
     def get(self, key: str) -> bytes | None:
         """The answer of that name, if there is one."""
 
-    def put(self, key: str, answer: bytes) -> None:
-        """Keep an answer, for good once this returns."""
+    def put(self, key: str, answer: bytes, replace: bool = False) -> bytes:
+        """Keep an answer, for good once this returns. The one that was kept first is the answer, whoever asked;
+        `replace` it where it is damaged."""
 
-    def claim(self, most: int) -> None:
-        """Take one call out of a budget of `most` that all workers of a stage share, over all its runs. Raises
-        OverBudget."""
+    def claim(self, who: str, most: int) -> None:
+        """Take one of `most` calls to `who`, which the workers of a stage share over its runs. Raises OverBudget."""
 
 
 class InMemory:
@@ -33,20 +34,22 @@ class InMemory:
 
     def __init__(self) -> None:
         self.kept: dict[str, bytes] = {}
-        self.claimed = 0
+        self.claimed = Counter[str]()
         self._lock = threading.Lock()
 
     def get(self, key: str) -> bytes | None:
         return self.kept.get(key)
 
-    def put(self, key: str, answer: bytes) -> None:
-        self.kept[key] = answer
+    def put(self, key: str, answer: bytes, replace: bool = False) -> bytes:
+        if replace:
+            self.kept[key] = answer
+        return self.kept.setdefault(key, answer)
 
-    def claim(self, most: int) -> None:
+    def claim(self, who: str, most: int) -> None:
         with self._lock:
-            if self.claimed >= most:
+            if self.claimed[who] >= most:
                 raise OverBudget(f"max_calls: {most} calls were made")
-            self.claimed += 1
+            self.claimed[who] += 1
 
 
 _answers: Answers = InMemory()

@@ -3,8 +3,8 @@ and others.
 
 An answer is asked for once. It is kept under a hash of all that it depends on (answers.py) before anybody looks at it,
 so one that is of no use is not paid for again either. What a server does to an input becomes a reason, `Unanswered`;
-what it does to all of them is an error, which loses nothing. To tell these apart, an input that is refused or fails is
-held against a trivial one of the same shape.
+what it does to all of them is an error, which loses nothing. To tell these apart, each input that is refused or fails
+is held against a trivial one of the same shape; and where inputs fail one after the other, that one tells nothing.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import io
 import re
 import threading
 import wave
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, TypeVar
@@ -28,11 +28,11 @@ import pydantic
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field, model_validator
 
-from operators.document import SCRATCH_COLUMN, parameters
+from operators.document import SCRATCH_COLUMN, identity, parameters
 from operators.models.answers import answers
-from operators.models.chat_protocol import in_words, is_answer, kept, kept_refusal, response_format
-from operators.models.endpoint import Options
-from operators.models.http import PAUSE, TOLD, TRIES, Failing, Refused, Server, check_server
+from operators.models.chat_protocol import TRIVIAL, in_words, is_answer, kept, kept_refusal, response_format, whole
+from operators.models.endpoint import Options, check_options, fields_of
+from operators.models.http import PAUSE, TOLD, TRIES, Failing, Refused, Server, ServerError, check_server
 from operators.speech.codec import decode, decode_at
 from operators.speech.frames import to_int16
 
@@ -40,8 +40,9 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 RATE = 16_000  # samples a second of what is sent
-OWN_FIELDS = ("messages", "temperature", "top_p", "max_tokens", "seed", "response_format", "n", "stream")
-TRIVIAL = "Say yes, in JSON."
+LIMITS = ("max_tokens", "max_completion_tokens")
+OWN_FIELDS = ("model", "messages", "temperature", "top_p", *LIMITS, "seed", "response_format", "n", "stream")
+SERVER_ERRORS_IN_A_ROW = 20  # inputs; more are no fault of theirs
 TOKEN_BYTES = 256  # of JSON, at most
 FENCED = re.compile(r"```(?:json)?\s*\n(.*)\n\s*```", re.DOTALL)
 PROVENANCE = pa.struct([("model", pa.string()), ("template", pa.string()), ("answers", pa.list_(pa.string()))])
@@ -84,18 +85,18 @@ class Answer(NamedTuple):
 class Unanswered(ValueError):
     """There is no answer to this input. `reason`: refused, malformed (not of the schema, or nothing), cut_off (by
     max_tokens, and not of the schema), server_error (this input fails while others do not). `answer`: the useless one,
-    to be counted; none where the server gave none. `key`: its name."""
+    to be counted; none where the server gave none."""
 
     def __init__(self, reason: str, detail: str, answer: Answer | None = None) -> None:
         super().__init__(f"{reason}: {detail}")
-        self.reason, self.answer, self.key = reason, answer, answer.key if answer else None
+        self.reason, self.answer = reason, answer
 
 
 @parameters
 class Chat:
     """`endpoint`: the address that `/chat/completions` is appended to. `model`: its name there. `key_env`: the
     environment variable, on every machine that works, that holds the key. `options`: further fields of each request.
-    `structured`: how JSON of a schema is asked for."""
+    `structured`: how JSON of a schema is asked for. `limit`: what the server calls `max_tokens`."""
 
     PLACEMENT: ClassVar[frozenset[str]] = frozenset(
         ("endpoint", "key_env", "concurrency", "timeout", "tries", "pause", "requests_per_minute", "max_calls")
@@ -104,24 +105,23 @@ class Chat:
     model: Annotated[str, Field(min_length=1)]
     key_env: str | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] = 0.0
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = 1.0  # null where the server takes none, as of the seed
     max_tokens: Annotated[int, Field(ge=1, le=1 << 17)] = 512
-    seed: Annotated[int, Field(ge=0, lt=1 << 31)] | None = 0  # null where the server takes none
+    limit: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    seed: Annotated[int, Field(ge=0, lt=1 << 31)] | None = 0
     structured: Literal["json_schema", "json_object", "prompt"] = "json_schema"
     concurrency: Annotated[int, Field(ge=1, le=1024)] = 16  # requests at a time, of each worker
     timeout: Annotated[float, Field(gt=0, le=3600)] = 120.0  # seconds of a try
     tries: Annotated[int, Field(ge=1, le=100)] = TRIES
     pause: Annotated[float, Field(ge=0, le=60)] = PAUSE  # seconds before the second try, then twice as many
     requests_per_minute: Annotated[int, Field(ge=1)] | None = None  # of each worker
-    max_calls: Annotated[int, Field(ge=0)] | None = None  # of the stage, by all workers, over all runs
+    max_calls: Annotated[int, Field(ge=0)] | None = None  # of the stage, by all its workers
     options: Options = ()
 
     @model_validator(mode="after")
     def _holds_no_secret(self) -> Self:
         check_server(self.endpoint, self.key_env)
-        for name, _ in self.options:
-            if name in OWN_FIELDS:
-                raise ValueError(f"options: {name!r} is not to be set here")
+        check_options(self.options, OWN_FIELDS)
         return self
 
     def load(self) -> Asker:
@@ -133,7 +133,8 @@ class Asker:
     """The open server; several threads may use it at a time."""
 
     def __init__(self, chat: Chat) -> None:
-        self._chat = chat
+        self._chat, self._options = chat, fields_of(chat.options)
+        self._name = _hash(identity(chat))[:16]  # that calls are counted under
         self._client = Server(
             address=chat.endpoint,
             key_env=chat.key_env,
@@ -144,7 +145,7 @@ class Asker:
             per_minute=chat.requests_per_minute,
         ).connect()
         self._room = threading.BoundedSemaphore(chat.concurrency)
-        self._answered: set[str] = set()  # shapes of requests
+        self._failed: set[str] = set()  # inputs since the last answer
 
     def ask(
         self, turns: Sequence[Turn], template: str, schema: type[BaseModel] | None = None, attempt: int = 0
@@ -159,10 +160,13 @@ class Asker:
         key = _hash({"request": request, "template": template, "attempt": attempt})
         with _alone(key):
             found = answers().get(key)
-            said = self._said(turns, fields) if found is None else found
-            if found is None:
-                answers().put(key, said)
-        return _judged(said, key, found is not None, schema)
+            said = None if found is None else whole(found)
+            cached = said is not None
+            if said is None:
+                said = orjson.loads(answers().put(key, self._said(turns, fields), replace=found is not None))
+        if said["refused"] is None:
+            self._failed.clear()
+        return _judged(said, key, cached, schema)
 
     def each(self, ask: Callable[[T], R], items: Sequence[T]) -> list[R]:
         """`ask` of each item, `concurrency` at a time, in order. After an error no further one is begun, and it is
@@ -184,44 +188,51 @@ class Asker:
         own: dict[str, Any] = {
             "model": chat.model,
             "temperature": chat.temperature,
-            "top_p": chat.top_p,
-            "max_tokens": chat.max_tokens,
+            chat.limit: chat.max_tokens,
         }
+        if chat.top_p is not None:
+            own["top_p"] = chat.top_p
         if chat.seed is not None:
             own["seed"] = chat.seed + attempt
         if schema is not None and chat.structured == "json_schema":
             own["response_format"] = response_format(schema)
         elif schema is not None and chat.structured == "json_object":
             own["response_format"] = {"type": "json_object"}
-        return dict(chat.options) | own
+        return self._options | own
 
     def _said(self, turns: Sequence[Turn], fields: dict[str, Any]) -> bytes:
         """What the server says to this, as it is kept."""
         trivial = [Turn(t.role, tuple(QUIET if isinstance(c, Sound) else TRIVIAL for c in t.content)) for t in turns]
-        shape = _hash([fields | {"seed": None}, [_message(turn, _digest) for turn in trivial]])
         with self._room:
             if self._chat.max_calls is not None:
-                answers().claim(self._chat.max_calls)
-            for once_more in (False, True):
+                answers().claim(self._name, self._chat.max_calls)
+            once_more = False
+            while True:
                 try:
-                    said = kept(self._post(turns, fields, 1 if once_more else self._chat.tries))
-                    break
+                    return kept(self._post(turns, fields))
                 except Refused as error:
-                    if shape not in self._answered:
-                        self._post(trivial, fields, self._chat.tries)  # which raises where everything is refused
-                    said = kept_refusal(str(error).partition(": ")[2])
-                    break
+                    self._post(trivial, fields)  # which raises where everything is refused
+                    return kept_refusal(str(error).partition(": ")[2])
                 except Failing as error:
                     if once_more:
-                        raise Unanswered("server_error", str(error)) from None
-                    self._post(trivial, fields, self._chat.tries)  # which raises where nothing is answered
-        self._answered.add(shape)
-        return said
+                        raise self._failing(turns, error) from None
+                    self._post(trivial, fields)  # which raises where nothing is answered
+                    once_more = True
 
-    def _post(self, turns: Sequence[Turn], fields: dict[str, Any], tries: int) -> Any:
+    def _failing(self, turns: Sequence[Turn], error: Failing) -> Exception:
+        """What it means that an input failed where the trivial one did not."""
+        self._failed.add(_hash([_message(turn, _digest) for turn in turns]))
+        if len(self._failed) <= SERVER_ERRORS_IN_A_ROW:
+            return Unanswered("server_error", str(error))
+        told = (
+            f"{len(self._failed)} inputs in a row failed where a trivial one did not, as of a server that has too much"
+        )
+        return ServerError(f"{told} to do (`concurrency`, `timeout`): {error}")
+
+    def _post(self, turns: Sequence[Turn], fields: dict[str, Any]) -> Any:
         body = fields | {"messages": [_message(turn, _encoded) for turn in turns]}
         most = (1 << 20) + TOKEN_BYTES * self._chat.max_tokens
-        return self._client.post("chat/completions", body, most, tries, is_answer)
+        return self._client.post("chat/completions", body, most, is_answer)
 
 
 def template_of(*texts: str) -> str:
@@ -317,9 +328,8 @@ def _alone(key: str) -> Iterator[None]:
                 _asking[key] = lock, others - 1
 
 
-def _judged(raw: bytes, key: str, cached: bool, schema: type[BaseModel] | None) -> Answer:
+def _judged(said: Mapping[str, Any], key: str, cached: bool, schema: type[BaseModel] | None) -> Answer:
     """Whether what was kept is an answer; the same whether it has just come or not."""
-    said = orjson.loads(raw)
     text = (said["content"] or "").strip()
     answer = Answer(text, None, key, cached, said["prompt_tokens"], said["completion_tokens"])
     if said["refused"] is not None:

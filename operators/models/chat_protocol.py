@@ -1,4 +1,4 @@
-"""OpenAI's chat protocol: how JSON of a schema is asked for, and what is kept of an answer."""
+"""OpenAI's chat protocol: how JSON of a schema is asked for, what is kept of an answer, and a trivial question."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 from pydantic import BaseModel
 
+TRIVIAL = "Say yes, in JSON."  # in the place of all texts, where an input was refused or failed
 MOST_TOKENS = 1 << 40  # that a server can say it counted
 
 
@@ -72,6 +73,14 @@ def kept_refusal(problem: str) -> bytes:
     return orjson.dumps(
         {"content": None, "refused": problem, "cut_off": False, "prompt_tokens": 0, "completion_tokens": 0}
     )
+
+
+def whole(raw: bytes) -> Mapping[str, Any] | None:
+    """What was kept; None where a loss of power left nothing of it that can be read."""
+    try:
+        return _mapping(orjson.loads(raw)) or None
+    except orjson.JSONDecodeError:
+        return None
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

@@ -1,17 +1,19 @@
 """Embeddings from a server that speaks as OpenAI's API does: vLLM, Text Embeddings Inference, llama.cpp and others.
 
 Texts go in batches, several at a time. Where a server refuses a batch, its halves are asked for, down to the text that
-is to blame: that one has no embedding. A server that refuses everything would so turn an error of the recipe into
-nulls, so one word is asked for first.
+is to blame: that one has no embedding. A server that refuses everything would so turn an error of the recipe, or a
+spent budget, into nulls, so one word is asked for first, and again before a text is held to be to blame.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
+import orjson
 import pydantic
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
@@ -24,25 +26,42 @@ PROBE = "text"
 NUMBER_BYTES = 32  # of JSON, at most
 MOST_DIMENSIONS = 16_384
 OWN_FIELDS = ("model", "input", "encoding_format")
-Option = str | int | float | bool
+SECRETS = ("key", "token", "secret", "authorization", "password", "credentials")  # ends of names
+NO_SECRET = "prompt_cache_key"  # of OpenAI
 
 
 def _options(value: object) -> object:
-    """A hashable form of the mapping in a recipe."""
-    if isinstance(value, dict):
-        for name, option in value.items():
-            if name in OWN_FIELDS:
-                raise ValueError(f"{name!r} is not to be set here")
-            if not isinstance(option, (str, int, float)):
-                raise ValueError(f"{name!r} is {option!r}: must be a text, a number, true or false")
-        return tuple(sorted(value.items(), key=str))
-    return tuple(tuple(pair) for pair in value) if isinstance(value, (list, tuple)) else value
+    """A hashable form of the mapping in a recipe: names, and values as canonical JSON."""
+    if isinstance(value, tuple):
+        return value  # it is one already
+    if not isinstance(value, dict):
+        raise ValueError("must be a mapping of fields to values")
+    try:
+        told = {name: json.dumps(of, sort_keys=True, allow_nan=False) for name, of in value.items()}
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"must be values that JSON can write: {error}") from None
+    return tuple(sorted(told.items(), key=str))
 
 
 Options = Annotated[
-    tuple[tuple[str, Option], ...],
-    pydantic.BeforeValidator(_options, json_schema_input_type=dict[str, Option]),
+    tuple[tuple[str, str], ...],
+    pydantic.BeforeValidator(_options, json_schema_input_type=dict[str, pydantic.JsonValue]),
 ]
+
+
+def fields_of(options: Options) -> dict[str, Any]:
+    """The fields of a request that they mean."""
+    return {name: orjson.loads(value) for name, value in options}
+
+
+def check_options(options: Options, own: Collection[str]) -> None:
+    """Raises ValueError, which repeats no value, for names that are not to be set here, and for those of secrets. To be
+    called as http.check_server is."""
+    for name, _ in options:
+        if name in own:
+            raise ValueError(f"options: {name!r} is not to be set here")
+        if name.lower().endswith(SECRETS) and name != NO_SECRET:
+            raise ValueError(f"options: {name!r} looks like a secret: put it into an environment variable (key_env)")
 
 
 @parameters
@@ -63,6 +82,7 @@ class Endpoint:
     @model_validator(mode="after")
     def _holds_no_secret(self) -> Self:
         check_server(self.endpoint, self.key_env)
+        check_options(self.options, OWN_FIELDS)
         return self
 
     def load(self) -> EndpointEmbedder:
@@ -94,6 +114,7 @@ class EndpointEmbedder:
             return unit(self._asked(texts))
         except Refused:
             if len(texts) == 1:
+                self._asked([PROBE])  # which raises where everything is refused
                 return np.zeros((1, self.dimensions), np.float16)
         half = len(texts) // 2
         return np.concatenate([self._embedded(texts[:half]), self._embedded(texts[half:])])
@@ -101,7 +122,7 @@ class EndpointEmbedder:
     def _asked(self, texts: list[str]) -> NDArray[np.float64]:
         own = {"model": self._endpoint.model, "input": texts, "encoding_format": "float"}
         most = (1 << 20) + len(texts) * (self.dimensions or MOST_DIMENSIONS) * NUMBER_BYTES
-        answer = self._client.post("embeddings", dict(self._endpoint.options) | own, most)
+        answer = self._client.post("embeddings", fields_of(self._endpoint.options) | own, most)
         problem = f"{self._endpoint.endpoint.rstrip('/')}/embeddings, model {self._endpoint.model!r}: "
         try:
             found = _vectors(answer, len(texts))

@@ -1,9 +1,10 @@
 """JSON over HTTP to a model server, such as vLLM or anything else that speaks as OpenAI's API does.
 
 An outage must not turn into data: what may pass is tried again with growing pauses, or when the server says, and what
-does not pass raises, so that the unit of work fails and is done anew. Only a server that refuses the very input
-(400, 413, 422) is told apart, as `Refused`, and one that fails rather than being busy, as `Failing`. Redirects are
-not followed, replies are bounded in bytes and seconds, and neither the key nor audio appears in a message.
+does not pass raises, so that the unit of work fails and is done anew. What may be the input's fault is told apart: a
+status that refuses it, as `Refused`, and failing rather than being busy, as `Failing`. Whoever sends inputs finds out
+whose fault it is, by one that is beyond doubt. Redirects are not followed, replies are bounded in bytes and seconds,
+and neither the key nor audio appears in a message.
 """
 
 from __future__ import annotations
@@ -26,10 +27,13 @@ TRIES = 6
 PAUSE = 1.0  # seconds before the second try, twice as many before each further one
 LONGEST_PAUSE = 60.0  # also where the server asks for more
 CONNECTING = 10.0  # seconds
-PASSING = frozenset({408, 425, 429, 500, 502, 503, 504, 529})
-ABOUT_THE_INPUT = frozenset({400, 413, 422})
-TOLD = 300  # characters of a server's message
 BUSY = 429
+BUSY_FOR = 600.0  # seconds in a row that a server may say so
+BUSY_PAUSE = 0.1  # seconds, at least, before it is asked again
+NOTHING = 0  # in the place of a status: no whole answer came
+PASSING = frozenset({NOTHING, 200, 408, 425, BUSY})  # and 5xx; 200 with what is no answer
+ABOUT_THE_INPUT = frozenset({400, 403, 409, 413, 422, 424, 451})  # or about all: spent budgets, replaced models
+TOLD = 300  # characters of a server's message
 VARIABLE = re.compile("[A-Z_][A-Z0-9_]*")
 BASE64 = re.compile(r"[A-Za-z0-9+/=]{64,}")  # what servers repeat of a request that holds audio
 
@@ -65,17 +69,24 @@ class ServerError(RuntimeError):
 
 
 class Refused(ServerError):
-    """The server did not take this input."""
+    """The server did not take this input, or takes none."""
 
 
 class Failing(ServerError):
-    """It did not answer, or with errors, each time that it was tried, and never said that it is but busy (429)."""
+    """It did not answer, or with errors, each time that it was tried, or without end."""
 
 
 class _Reply(NamedTuple):
     status: int
     retry_after: str | None
     body: bytes
+
+
+class _Try(NamedTuple):
+    status: int
+    problem: str | None  # none: it answered
+    answer: Any = None
+    wait: float = 0.0  # seconds that the server asks for
 
 
 @dataclass(frozen=True)
@@ -89,6 +100,7 @@ class Server:
     tries: int = TRIES
     pause: float = field(default_factory=lambda: PAUSE)  # seconds before the second try, twice as many before the next
     per_minute: int | None = None  # tries begun, evenly spaced
+    busy_for: float = field(default_factory=lambda: BUSY_FOR)  # seconds in a row of 429, which count as no tries
 
     def connect(self) -> Client:
         """Raises ValueError where the variable is not set, or holds what no key is."""
@@ -111,46 +123,52 @@ class Client:
         self._turn, self._turns = 0.0, threading.Lock()
 
     def post(
-        self,
-        path: str,
-        body: dict[str, Any],
-        most_bytes: int,
-        tries: int | None = None,
-        is_answer: Callable[[Any], bool] = lambda _: True,
+        self, path: str, body: dict[str, Any], most_bytes: int, is_answer: Callable[[Any], bool] = lambda _: True
     ) -> Any:
         """What the server answers, decoded from JSON of at most `most_bytes`. Raises Refused for an input that it does
-        not take, ServerError after as many `tries` of what may pass (Failing, if none of them met 429), and at once
-        for anything else. What is no JSON, or not `is_answer`, may pass: so do errors that come with status 200."""
+        not take; Failing after as many tries of what may pass as are allowed, and at once for an answer that is
+        longer; ServerError after so long of being busy, and at once for anything else. What is no JSON, or not
+        `is_answer`, may pass: so do errors that come with status 200."""
         where, data = f"{self._server.address.rstrip('/')}/{path}", orjson.dumps(body)
-        tries = tries or self._server.tries
-        problem, wait, busy = "", 0.0, False
-        for again in range(tries):
-            if again:
-                time.sleep(min(wait, LONGEST_PAUSE))
+        failed, pause = 0, self._server.pause
+        busy_since: float | None = None
+        while True:
             self._wait_for_turn()
-            wait = self._server.pause * 2**again * random.uniform(0.75, 1.25)  # workers are not to come all at once
+            tried = self._tried(where, data, most_bytes, is_answer)
+            if tried.problem is None:
+                return tried.answer
+            if tried.status in ABOUT_THE_INPUT:
+                raise Refused(f"{where}: {tried.problem}")
+            if tried.status not in PASSING and tried.status < 500:
+                hint = " (redirects are not followed)" if 300 <= tried.status < 400 else ""
+                raise ServerError(f"{where}: {tried.problem}{hint}")
+            wait = tried.wait or pause * random.uniform(0.75, 1.25)  # workers are not to come all at once
+            pause = min(2 * pause, LONGEST_PAUSE)
+            if tried.status == BUSY:
+                busy_since = time.monotonic() if busy_since is None else busy_since
+                if time.monotonic() - busy_since >= self._server.busy_for:
+                    raise ServerError(f"{where}: busy for {self._server.busy_for:g} s: {tried.problem}")
+                wait = max(wait, BUSY_PAUSE)
+            else:
+                failed, busy_since = failed + 1, None
+                if failed == self._server.tries:
+                    raise Failing(f"{where}: {failed} times in a row: {tried.problem}")
+            time.sleep(min(wait, LONGEST_PAUSE))
+
+    def _tried(self, where: str, data: bytes, most_bytes: int, is_answer: Callable[[Any], bool]) -> _Try:
+        try:
+            reply = self._once(where, data, most_bytes)
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            return _Try(NOTHING, self._told(f"{type(error).__name__}: {error}"))
+        if reply.status == 200:
             try:
-                reply = self._once(where, data, most_bytes)
-            except (urllib3.exceptions.HTTPError, OSError) as error:
-                problem = self._told(f"{type(error).__name__}: {error}")
-                continue
-            if reply.status == 200:
-                try:
-                    answer = orjson.loads(reply.body)
-                except orjson.JSONDecodeError as error:
-                    problem = f"the answer is no JSON: {error}"
-                    continue
-                if is_answer(answer):
-                    return answer
-            problem = self._told(f"status {reply.status}: {reply.body[: 4 * TOLD].decode('utf-8', 'replace')}")
-            busy |= reply.status == BUSY
-            if reply.status in ABOUT_THE_INPUT:
-                raise Refused(f"{where}: {problem}")
-            if reply.status not in PASSING | {200}:
-                hint = " (redirects are not followed)" if 300 <= reply.status < 400 else ""
-                raise ServerError(f"{where}: {problem}{hint}")
-            wait = _seconds(reply.retry_after) or wait
-        raise (ServerError if busy else Failing)(f"{where}: {tries} times in a row: {problem}")
+                answer = orjson.loads(reply.body)
+            except orjson.JSONDecodeError as error:
+                return _Try(reply.status, f"the answer is no JSON: {error}")
+            if is_answer(answer):
+                return _Try(reply.status, None, answer)
+        problem = self._told(f"status {reply.status}: {reply.body[: 4 * TOLD].decode('utf-8', 'replace')}")
+        return _Try(reply.status, problem, wait=_seconds(reply.retry_after))
 
     def _wait_for_turn(self) -> None:
         if self._server.per_minute is not None:
@@ -184,7 +202,7 @@ class Client:
                 if response.status != 200 and len(body) >= 4 * TOLD:
                     break  # enough to say what is wrong
                 if len(body) > most_bytes:
-                    raise ServerError(f"{where}: the answer is longer than {most_bytes} bytes")
+                    raise Failing(f"{where}: the answer is longer than {most_bytes} bytes")
                 if time.monotonic() > limit:
                     raise TimeoutError(f"no whole answer in {self._server.timeout:g} s")
             else:

@@ -15,7 +15,7 @@ from operators.models import silero, weights
 from operators.models.silero import Rules, Silero, islands
 from operators.speech.emilia import emilia
 from operators.speech.merge import NOBODY, Limits, Span, chunks, utterances, whole
-from operators.speech.pieces import PIECE, Piece, rows_of, split
+from operators.speech.pieces import Piece, rows_of, split
 from operators.speech.spool import RATE, Spool
 from operators.speech.stretches import Stretch, Turn
 
@@ -86,7 +86,7 @@ class Segment(Splitter):
             spans = self._spans(spool, {name: _stretches(docs, name, row) for name in HEARD})
             return self._children(docs.slice(row, 1), spans, spool)
 
-        return split(recordings, cut)
+        return split(recordings, cut, {"speaker": pa.string()})
 
     def _spans(self, spool: Spool, heard: Mapping[str, Any]) -> list[Span]:
         """What the recording is made of, in order of time."""
@@ -130,7 +130,7 @@ class Segment(Splitter):
             for span in spans
         ]
         who = [None if span.speaker == NOBODY else f"{recording}/S{span.speaker:02d}" for span in spans]
-        return rows_of(parent, pieces, spool, {"speaker": pa.array(who, pa.string())}, PIECE)
+        return rows_of(parent, pieces, spool, {"speaker": pa.array(who, pa.string())})
 
 
 def _stretches(docs: pa.Table, name: str, row: int) -> list[tuple[int, ...]] | None:

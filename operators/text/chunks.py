@@ -20,6 +20,7 @@ from operators.dedup.words import simplify
 from operators.text.unicode_classes import CLOSER, TERMINAL, flags
 
 WIDE = 0x3000  # sentence marks from here on need no white space after them
+LETTERS = 16  # characters that count as a word at least: twice what a word and its white space have in most languages
 
 
 def words(texts: Sequence[str]) -> list[int]:
@@ -31,39 +32,45 @@ def words(texts: Sequence[str]) -> list[int]:
 
 
 def chunks(text: str, most: int) -> list[str]:
-    """Parts of at most `most` words that together are the text, white space and all.
+    """Parts of at most `most` words, and of LETTERS times as many characters, that together are the text, white space
+    and all. A part may have no word, of a text that has as many characters without one.
 
-    A text of more words is cut at blank lines, else at line feeds, at ends of sentences, at white space, and as a last
+    A longer text is cut at blank lines, else at line feeds, at ends of sentences, at white space, and as a last
     resort anywhere, whichever is the first that gives parts short enough; neighbours are then put together again as
     far as they fit, evenly."""
-    return _parts(text, words([text])[0], most, _borders())
+    return _parts(text, _sizes([text])[0], most * LETTERS, _borders())
 
 
-def _parts(text: str, count: int, most: int, borders: Sequence[re.Pattern[str]]) -> list[str]:
-    if not borders or count <= most:
+def _sizes(texts: Sequence[str]) -> list[int]:
+    """Of each text its characters, or LETTERS for each word if that is more."""
+    return [max(LETTERS * n, len(text)) for text, n in zip(texts, words(texts), strict=True)]
+
+
+def _parts(text: str, size: int, most: int, borders: Sequence[re.Pattern[str]]) -> list[str]:
+    if not borders or size <= most:
         return [text]
     ends = [found.end() for found in borders[0].finditer(text)]
     cuts = sorted({0, *ends, len(text)})
     wholes = [text[a:b] for a, b in zip(cuts, cuts[1:], strict=False)]
-    parts, counts = [], []
-    for whole, n in zip(wholes, words(wholes), strict=True):
+    parts, sizes = [], []
+    for whole, n in zip(wholes, _sizes(wholes), strict=True):
         shorter = _parts(whole, n, most, borders[1:])
         parts += shorter
-        counts += [n] if len(shorter) == 1 else words(shorter)
-    return _joined(parts, counts, most)
+        sizes += [n] if len(shorter) == 1 else _sizes(shorter)
+    return _joined(parts, sizes, most)
 
 
-def _joined(parts: list[str], counts: list[int], most: int) -> list[str]:
-    """Neighbours together, up to `most` words, with about as many words in each as in the others."""
+def _joined(parts: list[str], sizes: list[int], most: int) -> list[str]:
+    """Neighbours together, up to a size of `most`, each about as large as the others."""
     found: list[list[str]] = [[]]
-    have, left = 0, sum(counts)  # words of the chunk that is being filled, and those of it and what follows
-    for part, count in zip(parts, counts, strict=True):
+    have, left = 0, sum(sizes)  # sizes of the chunk that is being filled, and of it and what follows
+    for part, size in zip(parts, sizes, strict=True):
         even = left / max(1, math.ceil(left / most))
-        if have and count and (have + count > most or have + count / 2 > even):
+        if have and (have + size > most or have + size / 2 > even):
             found.append([])
             have, left = 0, left - have
         found[-1].append(part)
-        have += count
+        have += size
     return ["".join(chunk) for chunk in found]
 
 
@@ -76,4 +83,5 @@ def _borders() -> tuple[re.Pattern[str], ...]:
     narrow = re.escape("".join(mark for mark in marks if ord(mark) < WIDE))
     wide = re.escape("".join(mark for mark in marks if ord(mark) >= WIDE))
     sentence = rf"[{narrow}][{closers}]*\s+|[{wide}]+[{closers}]*\s*"
-    return tuple(re.compile(border) for border in (r"\n\s*\n\s*", r"\n\s*", sentence, r"\s+", r"(?s)."))
+    anywhere = (rf"(?s).{{{LETTERS}}}", r"(?s).")
+    return tuple(re.compile(border) for border in (r"\n\s*\n\s*", r"\n\s*", sentence, r"\s+", *anywhere))

@@ -3,13 +3,14 @@ arXiv:2401.16380).
 
 A document goes to the model in chunks, as models leave things out of long ones. A rewriting has to stand between two
 marks and be like its source in length, language and matter, but not in its words (rewrite_rules.py); where it is not,
-the original stays. Answers are kept before they are judged, so that other bounds cost no call.
+the original stays. Answers are kept before they are judged, so that other bounds cost no call. The chunks of a document
+go one after the other, so that no more are asked about once it is known to stay as it was.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from typing import Annotated, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
@@ -33,10 +34,11 @@ from operators.models.chat import (
 )
 from operators.models.fasttext import FastText
 from operators.text.chunks import chunks, words
-from operators.text.rewrite_prompts import STYLES, Style, new_text, prompt
+from operators.text.rewrite_prompts import STYLES, Style, has_marks, new_text, prompt
 from operators.text.rewrite_rules import Bounds, Text, Violation, violation
 
-NOTHING = Violation("no_words")  # of a document without any
+NOTHING, MARKED = Violation("no_words"), Violation("has_marks")  # of what is not asked about
+TOKENS = 1.5  # of a word, about
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -66,7 +68,7 @@ class Rewrite(Operator):
     max_ratio: Annotated[float, Field(gt=0)] = 3.0
     max_repeated: Share = 0.3  # of the runs of five words written, those that stood before
     max_copied: Share = 0.5  # of them, those that stand in the source
-    min_shared: Share = 0.1  # of the topical words, those that source and rewriting have in common
+    min_shared: Share = 0.2  # of the topical words, those that source and rewriting have in common
     max_violations: Share = 0.0  # of a document's chunks
     on_violation: Literal["keep", "drop"] = "keep"
     keep_original: bool = False
@@ -78,6 +80,12 @@ class Rewrite(Operator):
             raise ValueError(f"style: name one of {', '.join(STYLES)}, or give instructions, and not both")
         if self.min_ratio > self.max_ratio:
             raise ValueError(f"min_ratio: {self.min_ratio:g} is more than max_ratio, {self.max_ratio:g}")
+        least = math.ceil(TOKENS * self.max_words * self.max_ratio)
+        if self.model.max_tokens < least:
+            raise ValueError(
+                f"model.max_tokens: {self.model.max_tokens} is no room for {self.max_ratio:g} (max_ratio) times "
+                f"{self.max_words} words (max_words), which take {least} at {TOKENS} a word"
+            )
         return self
 
     @property
@@ -97,9 +105,8 @@ class Rewrite(Operator):
 
     def __call__(self, docs: pa.Table) -> pa.Table:
         texts = pc.fill_null(docs["text"], "").to_pylist()
-        parts = [chunks(text, self.max_words) if count else [] for text, count in zip(texts, words(texts), strict=True)]
-        sources = [part.strip() for of_text in parts for part in of_text]
         asker: Asker = loaded(self.model)
+        loaded(FastText())  # before many threads want it
         instructions = self.instructions if self.style is None else STYLES[self.style]
         template = template_of(prompt(str(instructions), ""))
 
@@ -109,34 +116,44 @@ class Rewrite(Operator):
             except Unanswered as error:
                 return error
 
-        answers = asker.each(ask, sources)
-        judged = iter(zip(answers, self.judged(sources, answers), strict=True))
-        found = [self._assembled(of_text, list(itertools.islice(judged, len(of_text)))) for of_text in parts]
+        found = asker.each(lambda text: self._rewritten(chunks(text, self.max_words), ask), texts)
         return self._marked(docs, found, template)
+
+    def _rewritten(self, parts: list[str], ask: Callable[[str], Answer | Unanswered]) -> Rewritten:
+        """The document of these chunks; of those without words nothing is asked, and they stay as they are."""
+        sources = [part.strip() for part in parts]
+        spoken = [k for k, count in enumerate(words(sources)) if count]
+        broken = {k: MARKED for k in spoken if has_marks(sources[k])}
+        texts, answers, taken = list(parts), [], []
+        for k in (k for k in spoken if k not in broken):
+            if len(broken) > self.max_violations * len(spoken):
+                break
+            said = ask(sources[k])
+            answer = said.answer if isinstance(said, Unanswered) else said
+            answers += [] if answer is None else [answer]
+            (found,) = self.judged([sources[k]], [said])
+            if isinstance(found, Violation):
+                broken[k] = found
+            elif answer is not None:
+                taken.append(answer.key)
+                texts[k] = parts[k].replace(sources[k], found, 1)
+        if not taken or len(broken) > self.max_violations * len(spoken):
+            why = broken[min(broken)] if broken else NOTHING
+            return Rewritten(None, tuple(answers), (), why)
+        return Rewritten("".join(texts), tuple(answers), tuple(taken), None)
 
     def judged(self, sources: list[str], answers: list[Answer | Unanswered]) -> list[str | Violation]:
         """For each chunk what was written in its place, or why that is not taken."""
-        found = [Violation(one.reason) if isinstance(one, Unanswered) else new_text(one.text) for one in answers]
+        found = [
+            Violation(one.reason) if isinstance(one, Unanswered) else new_text(one.text, source)
+            for source, one in zip(sources, answers, strict=True)
+        ]
         at = [k for k, one in enumerate(found) if isinstance(one, str)]
         bounds = Bounds(self.min_ratio, self.max_ratio, self.max_repeated, self.max_copied, self.min_shared)
         written = [str(found[k]) for k in at]
         for k, before, after in zip(at, _known([sources[k] for k in at]), _known(written), strict=True):
             found[k] = violation(before, after, bounds) or found[k]
         return found
-
-    def _assembled(self, parts: list[str], judged: list[tuple[Answer | Unanswered, str | Violation]]) -> Rewritten:
-        """The document of these chunks and what is written for each."""
-        said = [one.answer if isinstance(one, Unanswered) else one for one, _ in judged]
-        answers = tuple(one for one in said if one is not None)
-        broken = [one for _, one in judged if isinstance(one, Violation)] if parts else [NOTHING]
-        if len(broken) > self.max_violations * len(parts) or len(broken) == len(parts):
-            return Rewritten(None, answers, (), broken[0])
-        taken = tuple(answer.key for answer, text in judged if isinstance(text, str) and isinstance(answer, Answer))
-        texts = [
-            part.replace(part.strip(), text, 1) if isinstance(text, str) else part
-            for part, (_, text) in zip(parts, judged, strict=True)
-        ]
-        return Rewritten("".join(texts), answers, taken, None)
 
     def _marked(self, docs: pa.Table, found: list[Rewritten], template: str) -> pa.Table:
         old = docs["text"].cast(pa.large_string())

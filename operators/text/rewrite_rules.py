@@ -12,7 +12,20 @@ from typing import NamedTuple
 
 RUN = 5  # words: runs of so many are compared
 LONG = 5  # letters: shorter words stand in every text
-FEW = 5  # topical words: with fewer, texts are not told apart
+FEW = 5  # topical words: with fewer, a text is not told from others by them
+EVERYWHERE = (  # English words that stand in every text
+    "a about above after again against all almost along already also although always am among an and another any "
+    "are around as at away be became because become been before behind being below between both but by came can "
+    "come could did do does done during each either else enough even ever every few for from get give given go "
+    "had has have having he her here him his how however i if in instead into is it its itself just later least "
+    "less like made make makes making many may me might more most much must my neither never no nor not now of "
+    "often on once one only or other others our out over own per perhaps put quite rather same shall she should "
+    "since so some something still such than that the their them themselves then there therefore these they this "
+    "those though through thus to together too toward towards under unless until up upon us used uses using "
+    "usually very was we were what when where whether which while who whom whose why will with within without "
+    "would yet you your"
+)
+FUNCTION = frozenset(EVERYWHERE.split())
 SURE = 0.5  # of a language: what is less probable says nothing
 Words = Sequence[str]
 
@@ -90,16 +103,20 @@ def copied_share(source: Words, written: Words) -> float:
 
 def shared_share(source: Words, written: Words) -> float:
     """Of what the text with fewer topical words has of them, what the other has too: a paraphrase keeps names and
-    what it is about. 1 where there are too few to tell."""
+    what it is about. A source with too few is compared by all its words, numbers among them; a rewriting with too few
+    counts as if it had the least that tell a text from others, or as many as its source. 0 where there are none."""
     ours, theirs = topical(source), topical(written)
-    fewer = min(len(ours), len(theirs))
-    return len(ours & theirs) / fewer if fewer >= FEW else 1.0
+    if len(ours) < FEW:
+        ours, theirs = topical(source, 1), topical(written, 1)
+    fewer = min(len(ours), max(len(theirs), FEW))
+    return len(ours & theirs) / fewer if fewer else 0.0
 
 
-def topical(words: Words) -> set[tuple[str, ...]]:
-    """The different words of five letters or more and, in scripts without spaces, pairs of letters."""
+def topical(words: Words, long: int = LONG) -> set[tuple[str, ...]]:
+    """The different words of so many letters or more that stand not in every text and, in scripts without spaces,
+    pairs of letters."""
     pairs = {pair for pair in zip(words, words[1:], strict=False) if all(len(w) == 1 and not w.isascii() for w in pair)}
-    return {(word,) for word in words if len(word) >= LONG} | pairs
+    return {(word,) for word in words if len(word) >= long and word not in FUNCTION} | pairs
 
 
 def runs(words: Words) -> list[tuple[str, ...]]:

@@ -25,7 +25,7 @@ BELL = Known("effect", False, False)
     [
         ("sound/speech", [WOMAN, RADIO], [SONG, GUITAR, BELL, NOTHING], []),
         ("sound/music", [RADIO, SONG], [WOMAN, BELL, NOTHING], [GUITAR]),
-        ("sound/silence", [NOTHING], [WOMAN, RADIO], [BELL, SONG]),
+        ("sound/silence", [NOTHING], [], [WOMAN, RADIO, BELL, SONG]),
         ("sound/singing", [], [WOMAN, BELL, NOTHING], [RADIO, SONG, GUITAR]),
         ("language/fr", [WOMAN], [RADIO, SONG, BELL], []),
         ("gender/female", [WOMAN], [RADIO, BELL, NOTHING], [SONG, GUITAR]),

@@ -14,6 +14,7 @@ pytest.importorskip("torch", reason="needs the extra `encoder`: make test-encode
 
 from benchmarks.chat_server import chat_server  # noqa: E402
 from operators.caption.compose import Compose  # noqa: E402
+from operators.caption.writers import TRIES  # noqa: E402
 from operators.document import loaded, with_columns  # noqa: E402
 from operators.models.answers import InMemory, keep_answers_in  # noqa: E402
 from operators.models.chat import Chat  # noqa: E402
@@ -30,7 +31,7 @@ LABELS = ("dogs", "the cat sat", "a dog, ran", "numbers")
 def reply(body: dict[str, Any]) -> str:
     """Another caption for each clip and seed."""
     number = int(str(body["messages"][-1]["content"]).partition("number ")[2].partition("}")[0])
-    return WORDS[(number + 2 * body["seed"]) % len(WORDS)]
+    return WORDS[(number + 2 * (body["seed"] % TRIES)) % len(WORDS)]
 
 
 def published(comparer: Comparer, sound: np.ndarray, caption: str, label: str) -> tuple[float, float]:

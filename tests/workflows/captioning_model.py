@@ -7,7 +7,8 @@ import json
 import re
 from typing import Any
 
-from operators.caption.extract import QUESTIONS
+from operators.caption.chain import QUESTIONS
+from operators.caption.writers import TRIES
 
 
 def reply(body: dict[str, Any]) -> str:
@@ -25,7 +26,8 @@ def reply(body: dict[str, Any]) -> str:
         return json.dumps({"pairs": [{"question": "What can be heard?", "answer": description[1]}]})
     measured = re.search(r"What was measured: (.*)", asked)
     assert measured is not None, asked
-    return json.dumps({"caption": caption(measured[1]) if body["seed"] else "A choir sings while a sitar plays."})
+    first = body["seed"] % TRIES == 0
+    return json.dumps({"caption": "A choir sings while a sitar plays." if first else caption(measured[1])})
 
 
 def caption(measured: str) -> str:

@@ -8,24 +8,26 @@ from pathlib import Path
 
 import pytest
 
-from cluster.storage import open_store
-from operators.models.answers import OverBudget, answers
-from workflows.answers import BLOCK, StoredAnswers, keep_answers
+from cluster.storage import Store, open_store
+from operators.models.answers import InMemory, OverBudget, answers
+from workflows.answers import StoredAnswers, keep_answers
 from workflows.gc import gc
+from workflows.stage import discard
 
 KEY = "ab" * 32
+STAGE = "stages/one-0123456789abcdef"
 
 
-def stored(folder: Path, stage: str = "stages/one-1") -> StoredAnswers:
+def stored(folder: Path, stage: str = STAGE) -> StoredAnswers:
     return StoredAnswers(open_store(str(folder)), stage)
 
 
-def calls(budget: StoredAnswers, most: int, tries: int) -> int:
+def calls(budget: StoredAnswers | InMemory, most: int, tries: int, who: str = "model") -> int:
     """How many of so many tries the budget lets pass."""
     passed = 0
     for _ in range(tries):
         try:
-            budget.claim(most)
+            budget.claim(who, most)
         except OverBudget:
             break
         passed += 1
@@ -33,41 +35,50 @@ def calls(budget: StoredAnswers, most: int, tries: int) -> int:
 
 
 def test_an_answer_is_there_for_other_workers_and_stages(tmp_path: Path) -> None:
-    assert stored(tmp_path).get(KEY) is None
-    stored(tmp_path).put(KEY, b"said")
+    keep_answers(open_store(str(tmp_path)), STAGE)
+    assert answers().get(KEY) is None
+    answers().put(KEY, b"said")
     assert stored(tmp_path, "stages/other-2").get(KEY) == b"said"
 
 
-@pytest.mark.parametrize("most", [0, 1, BLOCK - 1, BLOCK, 3 * BLOCK + 5])
-def test_workers_share_a_budget_and_do_not_exceed_it(tmp_path: Path, most: int) -> None:
+@pytest.mark.parametrize("in_memory", [False, True])
+def test_the_first_answer_counts_unless_it_is_damaged(in_memory: bool, tmp_path: Path) -> None:
+    kept = InMemory() if in_memory else stored(tmp_path)
+    assert kept.put(KEY, b"first") == b"first"
+    assert kept.put(KEY, b"second") == b"first" == kept.get(KEY)
+    assert kept.put(KEY, b"third", replace=True) == b"third" == kept.get(KEY)
+
+
+@pytest.mark.parametrize("most", [0, 1, 15, 53])
+def test_workers_share_a_budget_use_all_of_it_and_no_more(tmp_path: Path, most: int) -> None:
     workers = [stored(tmp_path) for _ in range(4)]
     with ThreadPoolExecutor(8) as pool:
-        passed = list(pool.map(lambda number: calls(workers[number % 4], most, 2 * BLOCK), range(8)))
+        passed = list(pool.map(lambda number: calls(workers[number % 4], most, most + 1), range(8)))
     assert sum(passed) == most
-    with pytest.raises(OverBudget, match=f"max_calls: this stage has made the {most} calls"):
-        stored(tmp_path).claim(most)
+    with pytest.raises(OverBudget, match=f"max_calls: all {most} calls"):
+        stored(tmp_path).claim("model", most)
 
 
 def test_a_larger_budget_goes_on_where_the_smaller_one_ended(tmp_path: Path) -> None:
-    assert calls(stored(tmp_path), BLOCK, 100) == BLOCK
-    assert calls(stored(tmp_path), 3 * BLOCK, 100) == 2 * BLOCK
-    assert calls(stored(tmp_path, "stages/other-2"), BLOCK, 100) == BLOCK
+    assert calls(stored(tmp_path), 10, 100) == 10
+    assert calls(stored(tmp_path), 30, 100) == 20
+    assert calls(stored(tmp_path), 30, 100, "another model") == 30
+    assert calls(stored(tmp_path, "stages/other-2"), 10, 100) == 10
 
 
-def test_what_a_worker_had_left_lasts_to_its_next_unit(tmp_path: Path) -> None:
-    for _ in range(BLOCK):
-        keep_answers(open_store(str(tmp_path)), "stages/one-1")
-        answers().claim(BLOCK)
-    with pytest.raises(OverBudget):
-        answers().claim(BLOCK)
+def test_a_forced_run_has_no_new_budget(tmp_path: Path) -> None:
+    store: Store = open_store(str(tmp_path))
+    assert calls(stored(tmp_path), 10, 7) == 7
+    discard(store, STAGE)
+    assert calls(stored(tmp_path), 10, 100) == 3
 
 
 def test_gc_forgets_answers_only_if_told_to(tmp_path: Path) -> None:
     kept = stored(tmp_path)
     kept.put(KEY, b"said")
     os.utime(next((tmp_path / "answers").rglob(KEY)), (0, 0))
-    (tmp_path / "stages" / "one-0123456789abcdef").mkdir(parents=True)
-    (tmp_path / "stages" / "one-0123456789abcdef" / "used").write_text("")
+    (tmp_path / STAGE).mkdir(parents=True)
+    (tmp_path / STAGE / "used").write_text("")
     gc(open_store(str(tmp_path)), 3600)
     assert kept.get(KEY) == b"said"
     told = gc(open_store(str(tmp_path)), 3600, answers=True)

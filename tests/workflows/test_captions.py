@@ -26,7 +26,10 @@ from operators.caption.facts import facts_of
 from operators.read.span import fallback_id
 from tests.workflows.corpora import hashes
 from workflows.build import build, prepare
+from workflows.captions_sample import CLIPS, LABELS
+from workflows.captions_sample import LISTED as EVALUATION_NAMES
 from workflows.corpus import newest_build
+from workflows.demo import DEMOS, HELD_OUT, write_recipe
 from workflows.explain import why
 from workflows.export_captions import export_captions
 from workflows.fingerprints import fingerprints
@@ -242,7 +245,7 @@ def test_a_budget_ends_the_build_which_goes_on_with_a_larger_one(folder: Path, b
             params["compose"]["writer"] = {**params["compose"]["writer"], "max_calls": most}
             path = recipe(folder / "dear.yaml", folder / "in", folder / "dear", params)
             if most == 1:
-                with pytest.raises(Exception, match=r"max_calls: this stage has made the 1 calls"):
+                with pytest.raises(Exception, match=r"max_calls: all 1 calls that this stage may make"):
                     build(prepare(path))
                 asked = server.told()["requests"]
         assert build(prepare(path))["committed"]
@@ -270,3 +273,17 @@ def test_what_does_not_fit_is_an_error_before_work(
     (tmp_path / "recipe.yaml").write_bytes(orjson.dumps(body))
     with pytest.raises(RecipeError, match=told):
         prepare(tmp_path / "recipe.yaml")
+
+
+def test_the_demos_recipe_is_good(folder: Path, tmp_path: Path) -> None:
+    shown = DEMOS["captions"]
+    clips = tmp_path / shown.input / CLIPS
+    clips.mkdir(parents=True)
+    shutil.copy(folder / "in" / MUSIC, clips)
+    shutil.copy(folder / "labels.csv", clips.parent / LABELS)
+    shutil.copy(folder / "eval.parquet", clips.parent / HELD_OUT)
+    (clips.parent / EVALUATION_NAMES).write_text("file_name\nradio/held-out.flac\n")
+    write_recipe(tmp_path / "recipe.yaml", str(tmp_path), shown)
+    prepared = prepare(tmp_path / "recipe.yaml")
+    assert [stage.name for stage in prepared.stage.chain()] == ["clip", "unique", "listen", "caption", "tokens"]
+    assert shown.before == (("fingerprint", "{input}/evaluation", "--output", f"{{input}}/{HELD_OUT}"),)

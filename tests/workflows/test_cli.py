@@ -442,7 +442,7 @@ def test_doctor_looks_at_the_machine_and_the_output(tmp_path: Path) -> None:
         ("splits: {../up: 0.1}", "r.yaml:3: splits"),
         ("splits: {train: 0.1}", "r.yaml:3: splits"),
         ("splits: {a: 0.7, b: 0.7}", "r.yaml:3: splits"),
-        ("workflow: txt", "workflow: unknown 'txt'; allowed: order, speech, text, or file.py:function"),
+        ("workflow: txt", "workflow: unknown 'txt'; allowed: captions, order, speech, text, or file.py:function"),
         ("workflow: absent.py:mine", "no such file: absent.py"),
         ("workflow: {folder}/mine.py:other", "has no function 'other'"),
         ("workflow: {folder}/broken.py:mine", "broken.py"),

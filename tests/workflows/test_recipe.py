@@ -180,7 +180,7 @@ def test_a_pinned_file_is_known_by_its_content(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("txet", "allowed: order, speech, text"),
+        ("txet", "allowed: captions, order, speech, text"),
         ("no/such.py:f", "no such file"),
         ("x.yaml:f", "allowed"),
         ("{file}:g", "no function 'g'"),

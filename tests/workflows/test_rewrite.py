@@ -39,7 +39,8 @@ def test_a_corpus_is_rewritten_and_no_answer_is_asked_for_twice(tmp_path: Path, 
     out = tmp_path / "out"
 
     def built(force: str | None = None) -> dict[str, Any]:
-        asked = {"model": {"endpoint": server.url, "model": "m"}, "style": "hard", "keep_original": True}
+        model = {"endpoint": server.url, "model": "m", "max_tokens": 1100}
+        asked = {"model": model, "style": "hard", "keep_original": True}
         params = dict.fromkeys(OFF, "off") | {
             "rewrite": asked,
             "tokenizer": {"name": "train:bpe", "vocab": 300},

@@ -30,15 +30,22 @@ def listener(body: dict[str, Any]) -> str | dict[str, Any]:
             if model == "no object"
             else orjson.dumps({"description": f"{DESCRIPTION} {digest}", "speech": SPEECH, "music": NO_MUSIC}).decode()
         )
+    assert all(turn["content"] for turn in messages)  # servers refuse empty ones
     asked = [question["text"], *(turn["content"] for turn in messages[2::2])]
     name = next((name for name, text in QUESTIONS.items() if text == asked[-1]), None)
     if name is None:  # whether the server answers at all
         return "Yes."
     answers = [turn["content"] for turn in messages[1::2]]
-    assert len(answers) == len(asked) - 1
+    assert [turn["role"] for turn in messages] == ["user", "assistant"] * len(answers) + ["user"]
     assert not answers or answers[0].startswith(DESCRIPTION[:4])
     if model == "says nothing":
         return ""
+    if model == f"no {name}":
+        return ""
+    if model == f"never {name}":
+        return {"content": None, "refusal": "No."}
+    if model == f"null {name}":
+        return {"content": None}
     if model == "first short" and body["seed"] == 0:
         return {"description": "This.", "speech": "Yes.", "music": "No."}[name]
     if model == "too long" and name == "music":

@@ -56,6 +56,17 @@ def test_the_best_is_kept(tries: list[Try]) -> None:
     assert (kept.rejected and kept.rejected.reason) == (f"rejected_{rejected[-1]}" if rejected else None)
 
 
+def test_nothing_follows_what_is_final() -> None:
+    written: list[int] = []
+
+    def write(attempt: int) -> int | Rejected:
+        written.append(attempt)
+        return Rejected("no_facts", 0, 1, final=True) if attempt else attempt
+
+    kept = best_of(write, lambda _: Judged(0.5, accepted=False), 5)
+    assert (kept.attempts, written, kept.best) == (2, [0, 1], (0, Judged(0.5, accepted=False)))
+
+
 def test_not_the_last() -> None:
     kept, _, _ = tried([Try(0.25, accepted=False), Try(1.0, accepted=False), Try(0.5, accepted=False)])
     assert kept.best is not None

@@ -179,6 +179,13 @@ def test_spans_are_all_of_the_recording(parts: list[tuple[int, int]], fields: di
     assert cut(sound, **fields).kept.equals(found.kept)
 
 
+def test_without_recordings_the_columns_are_there() -> None:
+    whole, found = Clip()(recordings(noise(3))), Clip()(recordings())
+    assert len(found) == 0
+    assert {*found.column_names} == {*whole.column_names}
+    assert all(found[name].type == whole[name].type for name in Clip().adds)
+
+
 def test_levels_do_not_depend_on_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     spool = spool_of(noise(3))
     whole = levels(spool, 100, spool.length)

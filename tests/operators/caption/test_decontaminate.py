@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from operators.caption import heard_sets
-from operators.caption.clip_list import videos
 from operators.caption.decontaminate import DecontaminateClips
 from operators.caption.decontaminate_audio import DecontaminateAudio
 from operators.caption.fingerprint import WORDS
+from operators.caption.listed_file import videos
 from tests.operators.dedup.test_similar_audio import flipped, noise
 
 AUDIOSET = """# Segments csv created Sun Mar  5 10:54:25 2017
@@ -78,10 +79,46 @@ def test_offsets(audioset: str) -> None:
     assert held(operator, *names, "Y_iUX8CibZ8.wav") == [listed, listed, None, None, listed]
 
 
+@pytest.mark.parametrize(
+    ("start", "kept"),
+    [("40", True), ("nan", False), ("inf", False), ("-9", False), ("20000", False), ("", False), ("soon", False)],
+)
+def test_starts_that_are_none_keep_nothing(tmp_path: Path, start: str, kept: bool) -> None:
+    (tmp_path / "a.csv").write_text(f"ytid,start_seconds\n7fmOlUlwoNg,{start}\n")
+    operator = DecontaminateClips(sets={"a": str(tmp_path / "a.csv")}, offsets="overlap")
+    assert held(operator, "7fmOlUlwoNg_30_40.wav") == [None if kept else "a: 7fmOlUlwoNg"]
+
+
+@pytest.mark.parametrize("said", ["30000_40000", "30000", "0_10000", "0_60", "60_30", "9" * 400, "0_" + "9" * 400])
+def test_names_whose_start_is_not_certain_go(audioset: str, said: str) -> None:
+    """In milliseconds, as AudioSet's strong labels and some downloads are, or longer than a clip of those sets."""
+    operator = DecontaminateClips(sets={"audioset": audioset}, offsets="overlap")
+    assert held(operator, f"Y_iUX8CibZ8_{said}.wav") == ["audioset: Y_iUX8CibZ8"]
+
+
+def test_names_are_the_same_however_accents_are_written(tmp_path: Path) -> None:
+    names = [unicodedata.normalize(form, "\u00e9t\u00e9.wav") for form in ("NFC", "NFD")]
+    for listed in names:
+        (tmp_path / "a.txt").write_text(listed, "utf-8")
+        assert None not in held(DecontaminateClips(sets={"a": str(tmp_path / "a.txt")}), *names)
+
+
+def test_held_out_is_counted_by_set(tmp_path: Path) -> None:
+    for name, content in (("a", "x\ny"), ("b", "z\nx"), ("c", "w.wav;1")):
+        (tmp_path / f"{name}.txt").write_text(content)
+    operator = DecontaminateClips(sets={name: str(tmp_path / f"{name}.txt") for name in "abc"})
+    marked = operator(pa.table({"recording": ["x.wav", "y.wav", "z.wav", "w.wav"]}))
+    assert operator.counted(marked) == {"held_out/a": 2, "held_out/b": 1, "held_out/c": 0}
+
+
 LISTS: dict[str, Any] = {
-    "audiocaps.csv": "audiocap_id,youtube_id,start_time,caption\n103549,7fmOlUlwoNg,130,A bang, then rattling\n",
+    "audiocaps.csv": 'audiocap_id,youtube_id,start_time,caption\n103549,7fmOlUlwoNg,130,"A bang,\nthen rattling"\n',
     "vggsound.csv": '7fmOlUlwoNg,130,"people marching",test\n---g-f_I2yQ,1,"dog barking",test\n',
     "ids.txt": "# held out\n\nY7fmOlUlwoNg_130.000_140.000.wav\r\n---g-f_I2yQ\n",
+    "named.txt": "youtube_id\n7fmOlUlwoNg_130\n",
+    "bare.csv": '7fmOlUlwoNg, 30.000, 40.000, "/m/068hy,/m/07q6cd_"\n',
+    "raw.jsonl": '{"caption": "a\u2028b\x85c", "ytid": "7fmOlUlwoNg"}\n',
+    "quoted.csv": 'caption,ytid\n"a\n# b",7fmOlUlwoNg\n',
     "ids.tsv": "name\tfile_name\nx\t7fmOlUlwoNg.wav\n",
     "ids.jsonl": '{"caption": "a", "ytid": "7fmOlUlwoNg"}\n{"ytid": "7fmOlUlwoNg", "start_time": 130}\n',
     "own.jsonl": '{"clip": "7fmOlUlwoNg", "id": "zzzzzzzzzzz"}\n',
@@ -91,10 +128,18 @@ LISTS: dict[str, Any] = {
 @pytest.mark.parametrize("name", LISTS)
 def test_forms_of_lists(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
-    path.write_text(LISTS[name])
+    path.write_text(LISTS[name], "utf-8")
     one: Any = {"path": str(path), "column": "clip"} if name == "own.jsonl" else str(path)
     found = held(DecontaminateClips(sets={"a set": one}), "a/Y7fmOlUlwoNg_120_130.wav", "zzzzzzzzzzz.wav")
     assert [detail is not None and "7fmOlUlwoNg" in detail for detail in found] == [True, False]
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.csv", "a.tsv"])
+def test_names_may_begin_as_comments_do_and_hold_what_ends_lines_elsewhere(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("# held out\n#\n#1.wav\na\u2028b.wav\n" + "a\x0cb.wav\n", "utf-8")
+    operator = DecontaminateClips(sets={"a": str(tmp_path / name)})
+    names = ["#1.wav", "a\u2028b.wav", "a\x0cb.wav", "a.wav", "b.wav", "held out.wav", "# held out.wav"]
+    assert [detail is not None for detail in held(operator, *names)] == [True] * 3 + [False] * 4
 
 
 def test_parquet(tmp_path: Path) -> None:
@@ -123,13 +168,13 @@ IDS = st.text("Yab0_-", min_size=11, max_size=11)
 
 @given(
     name=IDS,
-    start=st.integers(0, 99_999),
+    start=st.integers(0, 999),
     y=st.booleans(),
-    form=st.sampled_from(["", "_{0}", "_{0}.000_{1}.500", "_{0:06}"]),
+    form=st.sampled_from(["", "_{0}", "_{0}.500_{1}.500", "_{0}.500_{0}.750", "_{0:06}"]),
 )
 def test_every_form_of_an_id_is_read(name: str, start: int, y: bool, form: str) -> None:
     found = dict(videos("Y" * y + name + form.format(start, start + 10)))
-    assert found[name] == (float(start) if form else None)
+    assert found[name] == (start + (form[4:8] == ".500") / 2 if form else None)
     assert len(found) <= 2
 
 
@@ -139,10 +184,16 @@ def test_every_form_of_an_id_is_read(name: str, start: int, y: bool, form: str) 
         ("a.txt", "\n# nothing\n", "sets.a: .*a.txt: no entry"),
         ("a.csv", "x,file_name\n", "no entry"),
         ("a.jsonl", "{", "sets.a"),
+        ("a.csv", "\n", "sets.a: .*: no line"),
+        ("a.csv", "x" * 200_000, "sets.a: .*: field larger than field limit"),
         ("a.jsonl", "[1]", "no JSON object"),
         ("a.jsonl", '{"x": 1}', "none of the columns youtube_id"),
         ("a.parquet", "PAR1", "sets.a"),
         ("a.txt", "\xff", "sets.a"),
+        ("a.csv", "file;start\nfoo.wav;1\n", "none of the columns .* first cell is no recording: file;start"),
+        ("a.csv", "foo.wav;1\nbar.wav;2\n", "none of the columns .*: foo.wav;1"),
+        ("a.csv", "clip,of\n7fmOlUlwoNg,30\n", "none of the columns .*: clip, of"),
+        ("a.csv", "ytid,caption\n7fmOlUlwoNg,a,b\n", "sets.a: .*Expected 2 columns"),
     ],
 )
 def test_bad_lists(tmp_path: Path, name: str, content: str, message: str) -> None:
@@ -192,9 +243,40 @@ def test_the_most_similar_clip_is_named(tmp_path: Path) -> None:
     assert marked["drop_detail"].to_pylist() == ["a: second"]
 
 
+def test_what_many_clips_have_in_common_finds_few(tmp_path: Path) -> None:
+    """A jingle; a copy of one that has it is found by the rest, and one that is the jingle alone by it."""
+    jingle = noise(0, 200)
+    clips = [np.concatenate([jingle, noise(n, 300)]) for n in range(1, 101)]
+    heard_sets.write(tmp_path / "a.parquet", [f"{n}" for n in range(101)], [*clips, jingle])
+    operator = DecontaminateAudio(sets={"a": str(tmp_path / "a.parquet")})
+    asked = [clips[98], flipped(clips[50], 0.05), jingle, np.concatenate([jingle, noise(500, 900)]), noise(501, 600)]
+    marked = operator(pa.table({"fingerprint": pa.array(asked, WORDS)}))
+    assert marked["drop_detail"].to_pylist()[:2] == ["a: 98", "a: 50"]
+    assert marked["drop_value"].to_pylist()[2] == 1.0
+    assert marked["drop_reason"].to_pylist()[2:] == ["held_out", "held_out", None]
+    assert operator.counted(marked) == {"held_out/a": 4}
+    keys = heard_sets.HeardSets((("a", operator.sets["a"]),)).load()._keys
+    assert np.unique(keys, return_counts=True)[1].max() == heard_sets.MOST
+
+
 def test_bad_fingerprints(tmp_path: Path) -> None:
-    (tmp_path / "a.parquet").write_bytes(b"PAR1")
-    pq.write_table(pa.table({"name": ["a"], "fingerprint": pa.array([noise(1, 9)], WORDS)}), tmp_path / "b.parquet")
-    for name, message in (("a", "sets.x"), ("b", "not written by this version")):
-        with pytest.raises(pydantic.ValidationError, match=message):
+    (tmp_path / "rubbish.parquet").write_bytes(b"PAR1")
+    words, meaning = pa.array([noise(1, 9)], WORDS), {heard_sets.KIND: heard_sets.WORDS_ARE}
+    null = pa.array([[1, None]], WORDS)
+    tables = {
+        "strange": pa.table({"name": ["a"], "fingerprint": words}),
+        "unnamed": pa.table({"fingerprint": words}),
+        "long": pa.table({"name": ["a"], "fingerprint": words.cast(pa.list_(pa.int64()))}),
+        "text": pa.table({"name": ["a"], "fingerprint": ["1"]}),
+        "null word": pa.table({"name": ["a"], "fingerprint": null}),
+        "null name": pa.table({"name": pa.array([None], pa.string()), "fingerprint": words}),
+    }
+    for name, table in tables.items():
+        if name != "strange":
+            table = table.replace_schema_metadata(meaning)
+        pq.write_table(table, tmp_path / f"{name}.parquet")
+    messages = {"rubbish": "", **dict.fromkeys(tables, "not written by this version")}
+    messages |= dict.fromkeys(("null word", "null name"), "a name, a fingerprint or a word is null")
+    for name, message in messages.items():
+        with pytest.raises(pydantic.ValidationError, match=f"sets.x: .*{name}.parquet: .*{message}"):
             DecontaminateAudio(sets={"x": str(tmp_path / f"{name}.parquet")})

@@ -90,6 +90,20 @@ def test_silence_is_all_there_is_to_say(samples: Samples) -> None:
     assert told(samples) == {"silence": 1.0}
 
 
+@pytest.mark.parametrize("hertz", [0.0, 3, 10, 17.3, 25])
+@pytest.mark.parametrize("over", [0, 10 ** (-70 / 20)])
+def test_what_is_too_low_to_be_heard_is_silence(hertz: float, over: float) -> None:
+    low = np.full(4 * RATE, 0.9, np.float32) if not hertz else tone(4, hertz) / np.float32(0.3)
+    hiss = np.random.default_rng(0).standard_normal(len(low)).astype(np.float32)
+    assert told(low + np.float32(over) * hiss) == {"silence": 1.0}
+
+
+def test_what_is_below_a_sound_changes_nothing_of_it() -> None:
+    clip = struck(700, [0.5, 1.5, 2.5, 3.5, 4.5], 6)
+    for low in (tone(6, 10), np.float32(0.5)):
+        assert told(clip + low) == pytest.approx(told(clip), abs=0.1)
+
+
 def test_how_much_silence() -> None:
     clip = np.concatenate([np.zeros(7 * RATE, np.float32), noise(3)])
     sounds = sounds_of(clip)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,8 @@ def written(path: Path, rows: list[dict[str, Any]]) -> str:
         path.write_text("".join(f"{json.dumps(row)}\n" for row in rows), "utf-8")
     else:
         told = [[*rows[0]], *([str(value) for value in row.values()] for row in rows)]
-        path.write_text("".join(",".join(f'"{field}"' for field in row) + "\n" for row in told), "utf-8")
+        between = "," if path.suffix == ".csv" else "\t"
+        path.write_text("".join(between.join(f'"{field}"' for field in row) + "\n" for row in told), "utf-8")
     return str(path)
 
 
@@ -62,7 +64,7 @@ def labels(docs: pa.Table, **fields: Any) -> list[list[str] | None]:
     return found
 
 
-@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+@pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl", "parquet"])
 def test_formats(kind: str, tmp_path: Path) -> None:
     rows = [
         {"recording": "a/x.wav", "labels": " Dog; Bark,  loud ;;"},
@@ -73,6 +75,37 @@ def test_formats(kind: str, tmp_path: Path) -> None:
     file = written(tmp_path / f"labels.{kind}", rows)
     docs = clips("in/a/x.wav", "in/b/x.wav", "in/y.wav", "y.flac", "deep/down/z.mp3", "none.wav")
     assert labels(docs, file=file) == [["Dog", "Bark, loud"], None, ["Rain", "Wind"], None, ["Piano"], None]
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("Male speech, man speaking", ["Male speech, man speaking"]),
+        ("Male speech, man speaking;Dog", ["Male speech, man speaking", "Dog"]),
+        ("Male speech, man speaking,Dog,", ["Male speech, man speaking", "Dog"]),
+        ("Whoosh, swoosh, swish", ["Whoosh, swoosh, swish"]),
+        ("Dog;a,b", ["Dog", "a,b"]),
+        (",,a,,b", ["a", "b"]),
+        (",,", None),
+    ],
+)
+def test_names_that_hold_commas_stay_whole(text: str, found: list[str] | None, tmp_path: Path) -> None:
+    file = written(tmp_path / "l.jsonl", [{"recording": "x", "labels": text}])
+    assert labels(clips("x.wav"), file=file) == [found]
+
+
+def test_names_are_the_same_however_accents_are_written(tmp_path: Path) -> None:
+    names = [unicodedata.normalize(form, "\u00e9t\u00e9.wav") for form in ("NFC", "NFD")]
+    for listed in names:
+        file = written(tmp_path / "l.csv", [{"recording": listed, "labels": "Rain"}])
+        assert labels(clips(*names), file=file) == [["Rain"], ["Rain"]]
+
+
+def test_names_that_could_be_numbers_or_dates(tmp_path: Path) -> None:
+    names = ("000123", "2012-08-01", "1e3", "nan")
+    for kind in ("csv", "jsonl", "parquet"):
+        file = written(tmp_path / f"l.{kind}", [{"recording": name, "labels": "Rain"} for name in names])
+        assert labels(clips(*names, "123"), file=file) == [["Rain"]] * 4 + [None]
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "parquet"])
@@ -182,13 +215,13 @@ def test_rows_do_not_depend_on_each_other(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "told"),
     [
-        ("l.csv", "recording,label\nx,y\n", r"l.csv: 0 columns 'labels'; there are: \['recording', 'label'\]"),
+        ("l.csv", "recording,label\nx,y\n", r"l.csv: 0 columns 'labels'; there are: recording, label"),
         ("l.csv", "recording,labels,labels\nx,y,z\n", "2 columns 'labels'"),
         ("l.csv", "recording,labels,start,end\nx,y,soon,1\n", "l.csv: .*soon"),
         ("l.csv", "recording,labels,start,end\nx,y,3,1\n", "from 3 to 1 s: x"),
         ("l.csv", "recording,labels,start,end\nx,y,-3,1\n", "from -3 to 1 s: x"),
         ("l.csv", "recording,labels,start,end\nx,y,inf,inf\n", "from inf to inf s: x"),
-        ("l.csv", "", "l.csv: Empty CSV file"),
+        ("l.csv", "", "l.csv: no line"),
         ("l.csv", "recording,labels\nx,y,z\n", "l.csv: .*Expected 2 columns"),
         ("l.csv", f"recording,labels\nx,{'y' * 201}\n", "a label of 201 characters: yyy"),
         ("l.jsonl", "", "l.jsonl: "),
@@ -196,7 +229,7 @@ def test_rows_do_not_depend_on_each_other(tmp_path: Path) -> None:
         ("l.jsonl", '{"recording": "x", "labels": "y"\n', "l.jsonl: "),
         ("l.jsonl", '{"recording": "x", "labels": "y"}\n{"recording": "x", "labels": ["y"]}\n', "l.jsonl: "),
         ("l.parquet", "recording,labels\nx,y\n", "l.parquet: "),
-        ("l.txt", "x y\n", "a file of labels is a .csv, .jsonl or .parquet"),
+        ("l.txt", "x y\n", "a file of labels is one of .csv, .tsv, .jsonl, .parquet"),
     ],
 )
 def test_a_bad_file_is_told_of_when_the_recipe_is_read(name: str, content: str, told: str, tmp_path: Path) -> None:
@@ -206,9 +239,10 @@ def test_a_bad_file_is_told_of_when_the_recipe_is_read(name: str, content: str, 
 
 
 def test_bytes_that_are_no_text(tmp_path: Path) -> None:
-    (tmp_path / "l.csv").write_bytes(b"recording,labels\nx,caf\xe9\n")
-    with pytest.raises(pydantic.ValidationError, match="l.csv: .*UTF8"):
-        Label(file=str(tmp_path / "l.csv"))
+    for rows in (1, 100_000):  # near the header and far from it
+        (tmp_path / "l.csv").write_bytes(b"recording,labels\n" + rows * b"x,y\n" + b"x,caf\xe9\n")
+        with pytest.raises(pydantic.ValidationError, match="l.csv: .*(utf-8|UTF8)"):
+            Label(file=str(tmp_path / "l.csv"))
 
 
 def test_bad_names(audioset: dict[str, Any], tmp_path: Path) -> None:

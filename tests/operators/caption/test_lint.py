@@ -38,6 +38,21 @@ WORDS = 50
         ("A man speaks in French and a man speaks in French.", "repetition", "a man speaks in"),
         ("A man speaks in", "no_end", "in"),
         ("Male speech, man speaking, is heard.", "quoted_label", "Male speech, man speaking"),
+        ("According to the notes, a man speaks.", "meta", "According to"),
+        ("A dog barks, as tagged by listeners.", "meta", "tagged"),
+        ("Measured facts: a man speaks.", "meta", "Measured"),
+        ("Tags: male, speech.", "meta", "Tags"),
+        ("Music plays with a score 87.", "numbers", "score 87"),
+        ("Music plays, certainty 95.", "numbers", "certainty"),
+        ("Sure, a man speaks.", "meta", "Sure,"),
+        ("Certainly! A man speaks.", "meta", "Certainly!"),
+        ("Output: a man speaks.", "meta", "Output"),
+        ("A man speaks. Is there anything else you need?", "meta", "you"),
+        ("The provided description says that a man speaks.", "meta", "provided"),
+        ("Unfortunately, there is nothing to hear.", "refusal", "Unfortunately"),
+        ("There is no information.", "refusal", "information"),
+        ("I do not hear anything.", "refusal", "I do"),
+        ("I don't know what this sound is.", "refusal", "I don't"),
         ("Rock music, guitar are heard.", "quoted_label", "Rock music, Guitar"),
     ],
 )
@@ -57,12 +72,19 @@ def test_what_no_caption_has(text: str, reason: str, detail: str | None) -> None
         "Caf\u00e9 noise with a clich\u00e9 melody.",
         "The musicians' instruments are tuned.",
         "An acoustic guitar plays.",
+        "Rock 'n' roll plays.",
+        "A series of notes is played at a fast tempo.",
         "word " * 49 + "end.",
     ],
 )
 def test_captions_pass(text: str) -> None:
     found = lint(text, WORDS, ["Acoustic guitar"])
     assert found is None or (text.startswith("word") and found.reason == "repetition")
+
+
+@pytest.mark.parametrize("labels", [["?"], ["\U0001f3b5"], ["Speech", "?"], ["Child's voice"], ["...", "!"]])
+def test_labels_that_may_be_said(labels: list[str]) -> None:
+    assert lint("A child's voice, and  speech.", WORDS, labels) is None
 
 
 def test_numbers_that_decided() -> None:

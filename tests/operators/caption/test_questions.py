@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from benchmarks.chat_server import chat_server
 from operators.apply import Step, apply
 from operators.caption.compose import Compose
-from operators.caption.evidence import consistency, due
+from operators.caption.evidence import claims, consistency, due
 from operators.caption.facts import Fact
-from operators.caption.questions import QA, Questions, from_facts
+from operators.caption.questions import QA, Pair, Questions, from_facts, supported
 from operators.caption.vocabulary import SAID
 from operators.models.answers import InMemory, keep_answers_in
 from tests.operators.caption.clips import MUSIC, SPEECH, clips
@@ -47,7 +47,35 @@ def test_answers_claim_what_is_certain(facts: list[Fact], name: str) -> None:
         assert pair.answer[0].isupper()
         assert pair.answer.endswith(".")
         assert not consistency(pair.answer, certain).unsupported, pair
+        assert supported(pair, facts), pair
     assert bool(pairs) or not {fact.kind for fact in certain} & {"gender", "language", "genre", "instrument", "event"}
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "expected"),
+    [
+        ("Is there a dog barking?", "Yes.", False),
+        ("Is music playing?", "Yes, it is.", False),
+        ("Is anyone speaking?", "No.", False),
+        ("Is the man shouting?", "No.", False),  # nobody knows
+        ("What breed is the barking dog?", "A poodle.", False),
+        ("What breed is the barking dog?", "It is not known.", False),
+        ("What language does the woman speak?", "French.", False),
+        ("What is heard?", "Something.", False),
+        ("Is the man speaking?", "No, he sings.", False),
+        ("How many people are speaking?", "One.", False),
+        ("Is anyone speaking?", "Yes.", True),
+        ("Is anyone speaking?", "Yes, a man speaks French.", True),
+        ("Is there music?", "No.", True),
+        ("Is a woman speaking?", "No, a man is.", True),
+        ("Is the speech in German?", "No, it is in French.", True),
+        ("What language does the man speak?", "French.", True),
+        ("Is the speaker a man or a woman?", "A man.", True),
+        ("Is the speech in German or in Dutch?", "It is in French.", False),
+    ],
+)
+def test_questions_are_judged_with_their_answers(question: str, answer: str, expected: bool) -> None:
+    assert supported(Pair(question=question, answer=answer), SPEECH, claims("A man speaks in French.")) == expected
 
 
 def test_no_is_an_answer_only_where_that_is_sure() -> None:

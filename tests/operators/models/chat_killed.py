@@ -19,12 +19,14 @@ class InFiles:
         path = self.folder / key
         return path.read_bytes() if path.exists() else None
 
-    def put(self, key: str, answer: bytes) -> None:
+    def put(self, key: str, answer: bytes, replace: bool = False) -> bytes:
+        assert not replace
         new = self.folder / f"{key}.new"
         new.write_bytes(answer)
         new.rename(self.folder / key)
+        return answer
 
-    def claim(self, most: int) -> None:
+    def claim(self, who: str, most: int) -> None:
         raise NotImplementedError
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import threading
 import time
+from collections import defaultdict
+from collections.abc import Iterator
 from typing import Any
 
 import orjson
@@ -14,6 +16,8 @@ from benchmarks.chat_server import Status
 KEY = "sk-3b1f9c0d"
 MANY = threading.Barrier(64, timeout=60)
 COUNT = itertools.count()
+SPENT = itertools.count()
+CAME: defaultdict[str, Iterator[int]] = defaultdict(itertools.count)
 
 
 def obey(body: dict[str, Any]) -> str | dict[str, Any]:
@@ -22,6 +26,8 @@ def obey(body: dict[str, Any]) -> str | dict[str, Any]:
         raise Status(400, '{"error": "unknown field"}')
     if body["model"] == "down":
         raise Status(503, "no worker")
+    if body["model"] == "spent after this" and next(SPENT):
+        raise Status(400, '{"error": "budget exceeded"}')
     content = body["messages"][-1]["content"]
     first = content if isinstance(content, str) else content[0].get("text", "")
     command, _, rest = first.partition("\n\nAnswer with")[0].partition(":")
@@ -30,11 +36,16 @@ def obey(body: dict[str, Any]) -> str | dict[str, Any]:
             return rest
         case "body":
             raise Status(200, rest)
+        case "loop":
+            raise Status(200, "again and " * 200_000)
         case "message":
             return orjson.loads(rest)  # type: ignore[no-any-return]
         case "status":
             sent = content if isinstance(content, str) else content[1]["input_audio"]["data"]
-            raise Status(int(rest), f"with key {KEY} you sent {sent}", Location="http://127.0.0.1:9/v1")
+            status, _, times = rest.partition(" but ")  # "429 but 3": at the third time
+            if times and next(CAME[rest]) >= int(times) - 1:
+                return "heard at last"
+            raise Status(int(status), f"with key {KEY} you sent {sent}", Location="http://127.0.0.1:9/v1")
         case _:
             return f" heard {first} \n"
 

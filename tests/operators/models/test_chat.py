@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import signal
 import subprocess
@@ -25,10 +26,12 @@ from hypothesis import strategies as st
 
 from benchmarks.chat_server import ROOT, ChatServer, Faults, chat_server
 from operators.document import identity
+from operators.models import http
 from operators.models.answers import InMemory, OverBudget, answers, keep_answers_in
 from operators.models.chat import (
     ASKED_COLUMN,
     QUIET,
+    SERVER_ERRORS_IN_A_ROW,
     Answer,
     Chat,
     Sound,
@@ -40,7 +43,7 @@ from operators.models.chat import (
     sound_of,
     template_of,
 )
-from operators.models.chat_protocol import kept
+from operators.models.chat_protocol import kept, whole
 from operators.models.http import Refused, ServerError
 from tests.operators.models.chat_killed import ask_all
 from tests.operators.models.chat_replies import KEY
@@ -137,6 +140,10 @@ def test_an_answer_of_a_schema(server: ChatServer, structured: Any, fence: str) 
         ('message:{"content": null, "refusal": "I will not."}', "refused", "I will not."),
         ("status:400", "refused", "status 400"),
         ("status:413", "refused", "status 413"),
+        ("status:403", "refused", "status 403"),
+        ("status:451", "refused", "status 451"),
+        ("status:424", "refused", "status 424"),
+        ("status:409", "refused", "status 409"),
         ("status:422", "refused", "status 422"),
     ],
 )
@@ -153,8 +160,8 @@ def test_what_is_no_answer_has_a_reason_and_is_not_asked_for_again(
         assert told.value.answer is not None
         assert told.value.answer.cached == again
         assert (server.told()["requests"] == before) == again
-        keys.append(told.value.key)
-    assert keys[0] == keys[1] is not None
+        keys.append(told.value.answer.key)
+    assert keys[0] == keys[1]
 
 
 def test_free_text_that_is_cut_off_is_an_answer(server: ChatServer) -> None:
@@ -174,31 +181,127 @@ def test_a_server_that_refuses_everything_is_an_error(server: ChatServer) -> Non
     assert asked["messages"][1]["content"][0]["text"] == "status:400"
 
 
-def test_inputs_are_held_against_a_trivial_one_no_more_than_needed(server: ChatServer) -> None:
+def test_each_refusal_is_held_against_a_trivial_question(server: ChatServer) -> None:
     asker = chat(server).load()
     asker.ask(user("An answer"), TEMPLATE)
     before = server.told()["requests"]
     for said in ("status:400", "status:422"):
         with pytest.raises(Unanswered, match="refused"):
             asker.ask(user(said), TEMPLATE)
-    assert server.told()["requests"] == before + 2
+    assert server.told()["requests"] == before + 2 * 2
+
+
+def test_a_budget_that_is_spent_after_answers_is_no_refusal_of_inputs(server: ChatServer) -> None:
+    asker = chat(server, model="spent after this").load()
+    asker.ask(user("An answer"), TEMPLATE)
+    for _ in range(2):
+        with pytest.raises(Refused, match="budget exceeded"):
+            asker.ask(user("Another"), TEMPLATE)
+    assert len(answers().kept) == 1  # type: ignore[attr-defined]
 
 
 def test_an_input_that_always_fails_is_told_from_an_outage(server: ChatServer) -> None:
     before = server.told()["requests"]
     with pytest.raises(Unanswered, match="server_error: .*status 500") as told:
         chat(server, tries=3).load().ask(user("status:500"), TEMPLATE)
-    assert (told.value.reason, told.value.key) == ("server_error", None)
-    assert server.told()["requests"] == before + 3 + 1 + 1  # tries, a trivial question, once more
+    assert (told.value.reason, told.value.answer) == ("server_error", None)
+    assert server.told()["requests"] == before + 3 + 1 + 3  # tries, a trivial question, tries
     with pytest.raises(ServerError, match="3 times in a row: status 503: no worker"):
         chat(server, model="down", tries=3).load().ask(user("A question"), TEMPLATE)
-    assert server.told()["requests"] == before + 5 + 3 + 3
+    assert server.told()["requests"] == before + 7 + 3 + 3
     with pytest.raises(ServerError, match="1 times in a row: status 503"):
         chat(server, model="down", tries=1).load().ask(user("A question"), TEMPLATE)
-    with pytest.raises(ServerError, match="2 times in a row: status 429"):  # busy is not the fault of an input
-        chat(server, tries=2).load().ask(user("status:429"), TEMPLATE)
     with pytest.raises(ServerError, match="2 times in a row: NewConnectionError"):
         chat(server, endpoint="http://127.0.0.1:9/v1", tries=2).load().ask(user("A question"), TEMPLATE)
+
+
+@pytest.mark.parametrize("said", ["status:520", "status:501", "loop:"])
+def test_one_input_that_a_server_cannot_bear_is_no_end(server: ChatServer, said: str) -> None:
+    with pytest.raises(Unanswered, match="server_error: .*(status 5|the answer is longer than 1049088 bytes)"):
+        chat(server, tries=1, max_tokens=2, limit="max_completion_tokens").load().ask(user(said), TEMPLATE)
+
+
+def test_being_busy_is_waited_for_and_at_last_an_error(server: ChatServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert chat(server, tries=1).load().ask(user("status:429 but 3"), TEMPLATE).text == "heard at last"
+    assert chat(server, tries=2).load().ask(user("status:503 but 4"), TEMPLATE).text == "heard at last"  # once more
+    monkeypatch.setattr(http, "BUSY_FOR", 0.15)
+    with pytest.raises(ServerError, match=r"busy for 0.15 s: status 429"):  # which is not the fault of an input
+        chat(server).load().ask(user("status:429"), TEMPLATE)
+
+
+def test_inputs_that_fail_one_after_the_other_are_an_overload(server: ChatServer) -> None:
+    asker = chat(server, tries=1, pause=0).load()
+
+    def failing(inputs: int) -> None:
+        for k in range(inputs):
+            for attempt in range(2):  # at one input
+                with pytest.raises(Unanswered, match="server_error"):
+                    asker.ask(user("status:500", QUIET._replace(digest=f"{k}")), TEMPLATE, attempt=attempt)
+
+    failing(SERVER_ERRORS_IN_A_ROW - 1)
+    assert not asker.ask(user("An answer"), TEMPLATE).cached
+    failing(SERVER_ERRORS_IN_A_ROW - 1)
+    assert asker.ask(user("An answer"), TEMPLATE).cached
+    failing(SERVER_ERRORS_IN_A_ROW)
+    with pytest.raises(Unanswered, match="refused"):
+        asker.ask(user("status:400"), TEMPLATE)
+    for _ in range(2):
+        with pytest.raises(ServerError, match="21 inputs in a row failed where a trivial one did not.* status 500"):
+            asker.ask(user("status:500"), TEMPLATE)
+    asker.ask(user("Another answer"), TEMPLATE)
+    failing(1)
+
+
+@pytest.mark.parametrize("left", [b"", bytes(100), b'{"content": "half of', b"[]"])
+def test_what_is_left_of_an_answer_is_asked_for_anew(server: ChatServer, left: bytes) -> None:
+    asker, before = chat(server).load(), server.told()["requests"]
+    key = asker.ask(user("A question"), TEMPLATE).key
+    answers().put(key, left, replace=True)
+    assert asker.ask(user("A question"), TEMPLATE)[:4] == ("heard A question", None, key, False)
+    assert asker.ask(user("A question"), TEMPLATE).cached
+    assert server.told()["requests"] == before + 2
+
+
+def test_of_two_workers_both_have_the_answer_that_was_kept_first(server: ChatServer) -> None:
+    class Other(InMemory):
+        """Where another worker is a little faster."""
+
+        def put(self, key: str, answer: bytes, replace: bool = False) -> bytes:
+            super().put(key, kept({"choices": [{"message": {"content": "was first"}}]}))
+            return super().put(key, answer, replace)
+
+    keep_answers_in(Other())
+    asker = chat(server).load()
+    first, second = (asker.ask(user("A question"), TEMPLATE) for _ in range(2))
+    assert (first.text, first.cached, second.text, second.cached) == ("was first", False, "was first", True)
+
+
+def test_calls_are_counted_for_each_model(server: ChatServer) -> None:
+    for model in ("m", "n"):
+        asker = chat(server, model=model, max_calls=1).load()
+        asker.ask(user("A question"), TEMPLATE)
+        with pytest.raises(OverBudget):
+            asker.ask(user("Another"), TEMPLATE)
+    claimed = answers().claimed  # type: ignore[attr-defined]
+    assert [len(who) for who in claimed] == [16, 16]
+    with pytest.raises(OverBudget):
+        chat(server, max_calls=1, concurrency=3).load().ask(user("Another"), TEMPLATE)
+
+
+def test_newer_servers_have_other_names_and_options_are_any_json(server: ChatServer) -> None:
+    options = {"stop": ["\n", "."], "chat_template_kwargs": {"b": None, "a": {"x": 1.5}}, "logit_bias": {7: -1}}
+    model = chat(server, limit="max_completion_tokens", max_tokens=2, top_p=None, seed=None, options=options)
+    assert model.load().ask(user("say:one two three"), TEMPLATE).text == "one two"
+    assert server.bodies()[-1] == {
+        "model": "m",
+        "messages": [{"role": "user", "content": "say:one two three"}],
+        "temperature": 0.0,
+        "max_completion_tokens": 2,
+    } | options | {"logit_bias": {"7": -1}}
+    turned = {"logit_bias": {7: -1}, "chat_template_kwargs": {"a": {"x": 1.5}, "b": None}, "stop": ["\n", "."]}
+    assert hash(model) == hash(dataclasses.replace(model, options=turned))
+    assert model == dataclasses.replace(model)
+    assert identity(chat(server, options={"a": 1})) != identity(chat(server, options={"a": True}))
 
 
 @pytest.mark.parametrize("body", ["<html>", '{"error": {"code": 502}}', "[]", '{"choices": {}}'])
@@ -207,7 +310,7 @@ def test_what_is_no_answer_with_status_200_is_tried_again_and_not_kept(server: C
     for _ in range(2):
         with pytest.raises(Unanswered, match="server_error"):
             chat(server, tries=2).load().ask(user(f"body:{body}"), TEMPLATE)
-    assert server.told()["requests"] == before + 2 * (2 + 1 + 1)
+    assert server.told()["requests"] == before + 2 * (2 + 1 + 2)
 
 
 @pytest.mark.parametrize("body", ['{"choices": []}', '{"choices": [null]}', '{"choices": [{"message": {}}]}'])
@@ -232,7 +335,8 @@ ANY = st.recursive(
 @settings(max_examples=60, deadline=None)
 @given(st.fixed_dictionaries({"choices": st.lists(ANY, max_size=2), "usage": ANY}))
 def test_whatever_a_server_says_is_an_answer_or_has_a_reason(body: dict[str, Any]) -> None:
-    said = kept(body)
+    said = whole(kept(body))
+    assert said is not None
     for schema in (None, Words):
         try:
             answer, reason = _judged(said, "key", False, schema), "answered"
@@ -246,6 +350,7 @@ def test_whatever_a_server_says_is_an_answer_or_has_a_reason(body: dict[str, Any
 @pytest.mark.parametrize("status", [307, 401, 404, 429, 500])
 def test_errors_show_neither_key_nor_audio(server: ChatServer, monkeypatch: pytest.MonkeyPatch, status: int) -> None:
     monkeypatch.setenv("MODEL_KEY", KEY)
+    monkeypatch.setattr(http, "BUSY_FOR", 0.0)
     asker = chat(server, key_env="MODEL_KEY", tries=1).load()
     loud = Sound(b"RIFF" + bytes(range(256)) * 40, "digest")
     with pytest.raises((ServerError, Unanswered), match=rf"status {status}: with key \*\*\* you sent \*\*\*") as told:
@@ -354,10 +459,10 @@ class Parrot:
             {"content": '{"about": ""}', "refused": None, "cut_off": False, "prompt_tokens": 1, "completion_tokens": 1}
         )
 
-    def put(self, key: str, answer: bytes) -> None:
+    def put(self, key: str, answer: bytes, replace: bool = False) -> bytes:
         raise AssertionError
 
-    def claim(self, most: int) -> None:
+    def claim(self, who: str, most: int) -> None:
         raise AssertionError
 
 
@@ -365,10 +470,11 @@ ASKED = st.fixed_dictionaries(
     {
         "model": st.sampled_from(["m", "n"]),
         "temperature": st.sampled_from([0.0, 0.5]),
-        "top_p": st.sampled_from([0.9, 1.0]),
+        "top_p": st.sampled_from([0.9, 1.0, None]),
         "max_tokens": st.sampled_from([1, 2]),
+        "limit": st.sampled_from(["max_tokens", "max_completion_tokens"]),
         "seed": st.sampled_from([0, 1, None]),
-        "options": st.sampled_from([(), (("top_k", 1),), (("top_k", 2),), (("top_k", 1), ("min_p", 0.1))]),
+        "options": st.sampled_from([{}, {"top_k": 1}, {"top_k": 2}, {"top_k": 1, "min_p": 0.1}, {"top_k": [1]}]),
         "structured": st.sampled_from(["json_schema", "json_object", "prompt"]),
         "turns": st.lists(
             st.tuples(
@@ -411,7 +517,9 @@ def meant(asked: dict[str, Any]) -> str:
         for role, content in asked["turns"]
     ]
     way = None if asked["schema"] is None else (asked["schema"].model_json_schema(), asked["structured"])
-    return repr(asked | {"turns": turns, "schema": way, "structured": None, "options": sorted(asked["options"])})
+    return repr(
+        asked | {"turns": turns, "schema": way, "structured": None, "options": sorted(asked["options"].items())}
+    )
 
 
 @settings(max_examples=60, deadline=None)
@@ -513,7 +621,13 @@ def test_templates_have_names() -> None:
         ({"requests_per_minute": 0}, "requests_per_minute"),
         ({"max_calls": -1}, "max_calls"),
         ({"options": {"stream": True}}, "options: 'stream' is not to be set here"),
-        ({"options": {"x": [1]}}, r"'x' is \[1\]: must be a text, a number, true or false"),
+        ({"options": {"max_completion_tokens": 1}}, "options: 'max_completion_tokens' is not to be set here"),
+        ({"options": {"X-Api-Key": "sk-secret"}}, "options: 'X-Api-Key' looks like a secret"),
+        ({"options": {"Authorization": "sk-secret"}}, "options: 'Authorization' looks like a secret"),
+        ({"options": {"x": {1}}}, "must be values that JSON can write"),
+        ({"options": {"x": float("nan")}}, "must be values that JSON can write"),
+        ({"options": [["x", "1"]]}, "must be a mapping of fields to values"),
+        ({"limit": "n_predict"}, "limit"),
     ],
 )
 def test_parameters_that_are_wrong(settings: dict[str, object], problem: str) -> None:

@@ -36,11 +36,12 @@ def expected(server: ModelServer, texts: list[str]) -> np.ndarray:
 
 
 def test_batches_come_back_in_order(server: ModelServer) -> None:
-    embedder = endpoint(server, batch=7, options={"truncate_prompt_tokens": 512}).load()
+    embedder = endpoint(server, batch=7, options={"truncate_prompt_tokens": 512, "tags": ["a"]}).load()
     assert embedder.dimensions == DIMENSIONS
     assert (embedder.embed(TEXTS) == expected(server, TEXTS)).all()
     first, *rest = server.requests
     own = {"path": "/v1/embeddings", "model": "m", "encoding_format": "float", "truncate_prompt_tokens": 512}
+    own |= {"tags": ["a"]}
     assert first == own | {"input": ["text"]}
     assert sorted(len(request["input"]) for request in rest) == [1] + [7] * 7
     assert embedder.embed([]).shape == (0, DIMENSIONS)
@@ -80,6 +81,15 @@ def test_a_server_that_refuses_everything_is_an_error(server: ModelServer) -> No
     server.embed = embed
     with pytest.raises(Refused, match=f"{server.address}/embeddings: status 400: .*unknown option"):
         endpoint(server).load()
+
+
+@pytest.mark.parametrize("status", [400, 403])
+def test_a_server_that_refuses_everything_from_now_on_is_an_error(server: ModelServer, status: int) -> None:
+    embedder = endpoint(server, batch=4).load()
+    server.faults = [(status, {}, b"budget exceeded")] * 100
+    with pytest.raises(Refused, match=f"status {status}: budget exceeded"):
+        embedder.embed(TEXTS[:4])
+    assert [request["input"] for request in server.requests[1:]] == [TEXTS[:4], TEXTS[:2], TEXTS[:1], ["text"]]
 
 
 def test_an_outage_in_the_middle_is_an_error_and_no_null(server: ModelServer) -> None:
@@ -191,7 +201,8 @@ def test_the_key(server: ModelServer, monkeypatch: pytest.MonkeyPatch) -> None:
         ({"timeout": 0}, "timeout"),
         ({"max_chars": 0}, "max_chars"),
         ({"options": {"input": "x"}}, "'input' is not to be set here"),
-        ({"options": {"x": [1]}}, r"'x' is \[1\]: must be a text, a number, true or false"),
+        ({"options": {"api_key": "x"}}, "options: 'api_key' looks like a secret"),
+        ({"options": {"x": b"1"}}, "must be values that JSON can write"),
     ],
 )
 def test_parameters_that_are_wrong(settings: dict[str, object], problem: str) -> None:

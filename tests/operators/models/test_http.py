@@ -76,7 +76,7 @@ def test_it_posts_json_with_the_key(server: ModelServer, monkeypatch: pytest.Mon
     assert "authorization" not in server.headers[1]
 
 
-@pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
+@pytest.mark.parametrize("status", [408, 425, 429, 500, 501, 502, 503, 504, 520, 529])
 def test_what_passes_is_tried_again(server: ModelServer, pauses: list[float], status: int) -> None:
     server.faults = [answer(status, "busy")] * 4
     assert post(server)["model"] == "m"
@@ -107,14 +107,39 @@ def test_an_outage_is_an_error_that_names_the_server(server: ModelServer, pauses
     assert len(server.requests) == http.TRIES == len(pauses) + 1
 
 
-def test_being_busy_is_told_from_failing(server: ModelServer, pauses: list[float]) -> None:
-    server.faults = [answer(500)] * http.TRIES
-    with pytest.raises(Failing):
-        post(server)
-    server.faults = [answer(500)] * (http.TRIES - 1) + [answer(429)]
-    with pytest.raises(ServerError) as told:
-        post(server)
+class Clock:
+    """That goes on by what is slept."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now, self.slept = 100.0, list[float]()
+        told = SimpleNamespace(sleep=self.sleep, monotonic=lambda: self.now, time=time.time)
+        monkeypatch.setattr(http, "time", told)
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        self.slept.append(seconds)
+
+
+def test_being_busy_is_no_try_and_ends(server: ModelServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    server.faults = [answer(429)] * 9 + [answer(500)] + [answer(429)] * 9
+    client = Server(server.address, None, 30.0, 2, tries=2).connect()
+    assert client.post("embeddings", BODY, MOST)["model"] == "m"
+    assert sum(clock.slept) > http.BUSY_FOR  # but not in a row
+    server.faults, clock.now = [answer(429, "slow down", Retry_After="3600")] * 99, 0.0
+    with pytest.raises(ServerError, match="embeddings: busy for 600 s: status 429: slow down") as told:
+        client.post("embeddings", BODY, MOST)
     assert not isinstance(told.value, Failing)
+    assert clock.now == http.BUSY_FOR
+    server.faults = [answer(429), answer(500), answer(429), answer(500)]
+    with pytest.raises(Failing, match="2 times in a row: status 500"):
+        client.post("embeddings", BODY, MOST)
+
+
+def test_a_busy_server_is_not_asked_without_a_pause(server: ModelServer, pauses: list[float]) -> None:
+    server.faults = [answer(429)] * 3
+    Server(server.address, None, 30.0, 2, pause=0.0).connect().post("embeddings", BODY, MOST)
+    assert pauses == [http.BUSY_PAUSE] * 3
 
 
 def test_tries_and_pauses_are_the_servers(server: ModelServer, pauses: list[float]) -> None:
@@ -144,7 +169,7 @@ def test_nobody_there(pauses: list[float]) -> None:
         Server(address, None, 5.0, 1).connect().post("embeddings", BODY, MOST)
 
 
-@pytest.mark.parametrize("status", [400, 413, 422])
+@pytest.mark.parametrize("status", [400, 403, 409, 413, 422, 424, 451])
 def test_an_input_that_is_refused_is_told_apart(server: ModelServer, pauses: list[float], status: int) -> None:
     server.faults = [answer(status, '{"error": "too long"}')]
     with pytest.raises(Refused, match=f"embeddings: status {status}: .*too long"):
@@ -152,7 +177,7 @@ def test_an_input_that_is_refused_is_told_apart(server: ModelServer, pauses: lis
     assert pauses == []
 
 
-@pytest.mark.parametrize("status", [401, 403, 404, 405, 501])
+@pytest.mark.parametrize("status", [201, 401, 402, 404, 405])
 def test_anything_else_is_an_error_at_once(server: ModelServer, pauses: list[float], status: int) -> None:
     server.faults = [answer(status, "no such model " + "x " * 5_000)]
     with pytest.raises(ServerError, match=f"status {status}: no such model [x ]+$") as told:
@@ -182,8 +207,9 @@ def test_an_answer_is_bounded(server: ModelServer) -> None:
     server.faults = [answer(200, '"' + "x" * (MOST - 2) + '"')]
     assert len(post(server)) == MOST - 2
     server.faults = [answer(200, '"' + "x" * 10 * MOST + '"')]
-    with pytest.raises(ServerError, match=f"the answer is longer than {MOST} bytes"):
+    with pytest.raises(Failing, match=f"the answer is longer than {MOST} bytes"):
         post(server)
+    assert len(server.requests) == 2
 
 
 def test_a_compressed_bomb_is_not_unpacked(server: ModelServer, pauses: list[float]) -> None:

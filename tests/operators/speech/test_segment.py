@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from operators.apply import Applied, Step, apply
-from operators.speech import segment
+from operators.speech import pieces
 from operators.speech.segment import FRAME, Segment, quietest, voiced
 from operators.speech.spool import RATE, Spool, hold, release_all, samples_of
 
@@ -196,13 +196,20 @@ class Seen(Segment):
 def test_audio_is_in_pieces_that_are_not_copied(monkeypatch: pytest.MonkeyPatch) -> None:
     row = {"sound": sound(30), "speech": at((1, 5), (7, 12), (14, 14.5), (16, 20))}
     whole = cut(recordings(row)).kept
-    monkeypatch.setattr(segment, "PIECE", 200_000)
+    monkeypatch.setattr(pieces, "PIECE", 200_000)
     found = apply([Step("segment", Seen())], recordings(row))
     assert whole["payload"].num_chunks == 1
     assert found.kept["payload"].num_chunks == 2
     assert found.kept.equals(whole)
     made, kept = ({chunk.buffers()[2].address for chunk in at["payload"].chunks} for at in (marked[0], found.kept))
     assert kept < made
+
+
+def test_without_recordings_the_columns_are_there() -> None:
+    whole = Segment()(recordings({"sound": sound(4), "speech": at((0, 4))}))
+    found = Segment()(recordings({"sound": sound(4), "speech": at((0, 4))}).slice(0, 0))
+    assert len(found) == 0
+    assert {field.name: field.type for field in found.schema} == {field.name: field.type for field in whole.schema}
 
 
 def test_emilia_keeps_overlapping_speech_twice() -> None:

@@ -72,6 +72,24 @@ CHINESE_AGAIN = (
 CHINESE_OTHER = (
     "面包师每天用新鲜面粉喂养酵种，把其中一半扔掉。面团折叠几次以后，放进冰箱里的篮子过夜，第二天早上在铁锅里烤熟。"
 )
+GERMAN_AGAIN = """\
+Neun Jahre lang baute man am Turm auf dem Möwenfelsen, ehe er 1871 fertig war, und zweimal nahm ein Sturm das Gerüst \
+mit. Bis 1904 speiste Rapsöl die Lampe, die man achtzehn Meilen weit sah. Drei Wärter hausten dort samt Familien; \
+was sie brauchten, brachte ein Ruderboot, wenn das Meer ruhig genug war, winters oft nur monatlich. Nach der \
+Automatisierung im Jahr 1983 wollte Thomas Arundel, der letzte von ihnen, nicht fort: Er wohnte bis an sein Ende zur \
+Miete im Haus der Hafenbehörde. Inzwischen ist der Leuchtturm ein Museum, auf dessen Galerie man über 142 Stufen \
+gelangt."""
+OTHER_AGAIN = """\
+No yeast has to be bought for sourdough: wild yeasts and bacteria live in flour, and become active in a mixture of \
+it and water that stands somewhere warm. This starter needs a daily meal. Half is discarded, fresh flour is stirred \
+in, and at some point it takes just hours to grow to twice its size. Nobody kneads such dough; folding it now and \
+again does the work, and a night in the cold, in a basket, the rest. The crust is thin and crackles, thanks to a \
+lidded pot of iron which holds the steam in. A loaf is said to keep for seven days, and what is left over to be best \
+for soup."""
+MONOTONE = (
+    "He had a dog and the dog ran. It ran far, so he ran too. Then he sat on a log, and it sat by him and ate. The sun "
+    "was hot, a bird sang, and no one came. At noon he got up. He put his hat on, cut a rod and went out to fish."
+)
 
 
 def swapped(text: str) -> str:
@@ -103,6 +121,7 @@ def as_told(body: dict[str, Any]) -> str | dict[str, Any]:
         "STAMMERS": f"EDITED: {'the lighthouse on the rock was finished and ' * 12}<end>",
         "SHORTENS": "EDITED: A lighthouse. <end>",
         "LENGTHENS": f"EDITED: {swapped(text)} {GERMAN} {OTHER} {swapped(OTHER)} {WIKI} <end>",
+        "MARKS": f"EDITED:\nEDITED: {swapped(text)} <end>",
         "APOLOGISES": "I'm sorry, but I can't rewrite this text.",
         "REFUSES": {"content": None, "refusal": "No."},
         "EMPTY": "EDITED: <end>",

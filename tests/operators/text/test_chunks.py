@@ -4,10 +4,27 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from operators.text.chunks import chunks, words
+from operators.text.chunks import LETTERS, chunks, words
 from tests.operators.dedup.rows import sample_texts
 
-PIECES = ["one ", "two three. ", "\n", "\n\n", "《四五》。", "ก", "é", "!” ", "7", "x" * 9, " ", "… ", "\u0301"]
+PIECES = [
+    "x" * 100,
+    " " * 50,
+    "-" * 20,
+    "one ",
+    "two three. ",
+    "\n",
+    "\n\n",
+    "《四五》。",
+    "ก",
+    "é",
+    "!” ",
+    "7",
+    "x" * 9,
+    " ",
+    "… ",
+    "\u0301",
+]
 TEXTS = st.lists(st.sampled_from(PIECES), max_size=60).map("".join)
 
 
@@ -17,7 +34,8 @@ def test_chunks_are_the_text_and_as_short_as_asked(text: str, most: int) -> None
     found = chunks(text, most)
     assert "".join(found) == text
     assert max(words(found)) <= most
-    assert len(found) == 1 or min(words(found)) > 0
+    assert max(map(len, found)) <= most * LETTERS
+    assert found[0] or not text
 
 
 @settings(deadline=None)
@@ -57,6 +75,14 @@ def test_real_texts(language: str) -> None:
 )
 def test_where_a_text_is_cut(text: str, found: list[str]) -> None:
     assert chunks(text, 3) == found
+
+
+@pytest.mark.parametrize("text", ["x", "ab", "-", " ", "/a", "灯", "e\u0301"])
+def test_what_has_no_white_space_is_cut_evenly(text: str) -> None:
+    found = chunks(text * 30_000, 225)
+    assert "".join(found) == text * 30_000
+    assert max(map(len, found)) <= 225 * LETTERS
+    assert len(found) <= 2 * max(words([text * 30_000])[0] / 225, len(text) * 30_000 / 225 / LETTERS)
 
 
 def test_words() -> None:

@@ -22,6 +22,7 @@ from operators.text.rewrite_prompts import STYLES, prompt
 from tests.operators.text.paraphrases import GERMAN, OTHER, SOURCE, swapped
 
 MODELS = "tests.operators.text.paraphrases"
+MODEL = {"endpoint": "http://host:8000/v1", "model": "m", "max_tokens": 1100}
 FIRST, SECOND = SOURCE.split("\n\n")
 
 
@@ -41,8 +42,7 @@ def empty_answers() -> Iterator[InMemory]:
 
 
 def rewriting(server: ChatServer, **fields: Any) -> Rewrite:
-    model = {"endpoint": server.url, "model": "m", "max_tokens": 1000}
-    return Rewrite(model=model, **({"style": "wiki"} | fields))  # type: ignore[arg-type]
+    return Rewrite(model=MODEL | {"endpoint": server.url}, **({"style": "wiki"} | fields))  # type: ignore[arg-type]
 
 
 def table(*texts: str | None, kind: pa.DataType | None = None) -> pa.Table:
@@ -79,11 +79,12 @@ REASONS = [
     ("FORGETS", "no_end_marker", None, None),
     ("CHATTERS", "no_start_marker", None, None),
     ("GERMAN", "language_changed", None, None),
-    ("WANDERS", "unrelated", 0.0217, 0.1),
+    ("WANDERS", "unrelated", 0.0, 0.2),
     ("STAMMERS", "repetitive", 0.913, 0.3),
     ("SHORTENS", "too_short", 0.0163, 0.3),
     ("EMPTY", "too_short", 0.0, 0.3),
     ("LENGTHENS", "too_long", 4.5447, 3.0),
+    ("MARKS", "more_markers", None, None),
     ("APOLOGISES", "refused", None, None),
     ("REFUSES", "refused", None, None),
 ]
@@ -162,9 +163,38 @@ def test_chunks_that_break_a_rule(server: ChatServer, share: float, text: str | 
     assert row["text"] == (text or whole)
     assert row["rewrite_fallback"] == (None if text else "copied")
     assert row["source_text"] == (whole if text else None)
-    assert row["scratch/asked"]["calls"] == 3
+    assert row["scratch/asked"]["calls"] == (3 if text else 2)  # nothing more once it is known to stay
     if text:
         assert len(row["rewrite_from"]["answers"]) == 2
+
+
+@pytest.mark.parametrize(("share", "calls"), [(0.0, 1), (0.24, 1), (0.25, 2), (0.5, 3), (0.75, 4), (1.0, 4)])
+def test_a_document_that_has_failed_costs_no_more(server: ChatServer, share: float, calls: int) -> None:
+    docs = table("\n\n".join(f"{FIRST} COPIES {k}" for k in range(4)))
+    [row] = rewriting(server, max_words=115, max_violations=share)(docs).to_pylist()
+    assert (row["rewrite_fallback"], row["scratch/asked"]["calls"]) == ("copied", calls)
+
+
+@pytest.mark.parametrize("mark", ["<end>", "EDITED:"])
+def test_a_text_that_holds_a_mark_is_not_asked_about(server: ChatServer, mark: str) -> None:
+    html = f"{SOURCE} Close each block with {mark}, then go on."
+    operator = rewriting(server, max_words=130, max_violations=0.5)
+    alone, inside, most = operator(table(html, f"{html}\n\n{OTHER}", f"{html}\n\n{html}\n\n{OTHER}")).to_pylist()
+    assert (alone["text"], alone["rewrite_fallback"], alone["scratch/asked"]["calls"]) == (html, "has_marks", 0)
+    assert (inside["text"], inside["scratch/asked"]["calls"]) == (f"{html}\n\n{swapped(OTHER)}", 1)
+    assert (most["rewritten"], most["rewrite_fallback"], most["scratch/asked"]["calls"]) == (False, "has_marks", 0)
+
+
+def test_no_request_is_long_and_what_has_no_words_is_not_asked_about(server: ChatServer) -> None:
+    before = len(server.bodies())
+    line = "=" * 10_000
+    [row] = rewriting(server, max_violations=1.0)(table(f"{OTHER}\n{line}\n{'x' * 10_000}\n{SOURCE}")).to_pylist()
+    asked = [body["messages"][0]["content"] for body in server.bodies()[before:]]
+    assert row["text"].startswith(swapped(OTHER))
+    assert row["text"].endswith(swapped(SOURCE))
+    assert line in row["text"]
+    assert 4 <= len(asked) <= 6
+    assert max(map(len, asked)) < 225 * 16 + 1500
 
 
 def test_a_document_of_which_nothing_is_new_is_not_rewritten(server: ChatServer) -> None:
@@ -200,7 +230,7 @@ def test_instructions_of_ones_own_are_asked(server: ChatServer) -> None:
 
 
 def test_a_server_that_is_gone_fails_the_unit(server: ChatServer) -> None:
-    model = {"endpoint": "http://127.0.0.1:9/v1", "model": "m", "tries": 2, "pause": 0}
+    model = MODEL | {"endpoint": "http://127.0.0.1:9/v1", "tries": 2, "pause": 0}
     with pytest.raises(ServerError, match=r"127\.0\.0\.1:9"):
         Rewrite(model=model, style="wiki")(table(SOURCE))  # type: ignore[arg-type]
 
@@ -226,15 +256,21 @@ def test_it_says_what_it_adds(server: ChatServer) -> None:
         ({"min_ratio": 4}, "min_ratio: 4 is more than max_ratio, 3"),
         ({"min_ratio": 0}, "greater than 0"),
         ({"on_violation": "fail"}, "Input should be 'keep' or 'drop'"),
+        (
+            {"model": {"endpoint": "http://host/v1", "model": "m"}},
+            r"model.max_tokens: 512 is no room for 3 \(max_ratio\) times 225 words \(max_words\), which take 1013 ",
+        ),
+        ({"max_words": 300}, r"model.max_tokens: 1100 is no room .* 300 words .* take 1350"),
+        ({"max_ratio": 3.5}, r"model.max_tokens: 1100 is no room for 3.5 .* take 1182"),
     ],
 )
 def test_parameters_that_do_not_fit_are_refused(fields: dict[str, Any], problem: str) -> None:
     with pytest.raises(pydantic.ValidationError, match=problem):
-        Rewrite(model={"endpoint": "http://host/v1", "model": "m"}, **({"style": "wiki"} | fields))  # type: ignore[arg-type]
+        Rewrite(**({"model": MODEL, "style": "wiki"} | fields))
 
 
 def test_recipes() -> None:
-    said = {"model": {"endpoint": "http://host:8000/v1", "model": "m", "options": {"b": 1}}, "style": "qa"}
+    said = {"model": MODEL | {"options": {"b": 1}}, "style": "qa"}
     adapter: pydantic.TypeAdapter[Rewrite] = pydantic.TypeAdapter(Rewrite)
     operator = adapter.validate_json(orjson.dumps(said), strict=True)
     assert operator == Rewrite(**said)  # type: ignore[arg-type]
