@@ -32,7 +32,7 @@ from tests.soak.kills import check_kills
 from tests.soak.mortal import DONE, run_together
 from tests.soak.places import KINDS, place
 from tests.workflows.test_crash import SEEDS as BUILD_SEEDS
-from tests.workflows.test_kills import units
+from tests.workflows.test_minhash_stage import units
 
 SEEDS = 40  # of the log, and as many of the shuffle, with those of `make test`
 BUILDS: dict[str, list[list[str]]] = {

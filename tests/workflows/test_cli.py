@@ -172,7 +172,7 @@ def test_init_prints_a_recipe_that_validates(tmp_path: Path, monkeypatch: pytest
     assert sorted(path.name for path in tmp_path.iterdir()) == ["crawl", "web.yaml"]
     unknown = corpusmill("init", "spech")
     assert (unknown.code, unknown.out) == (2, "")
-    assert "'spech'; there are: order, speech, text" in unknown.err
+    assert "'spech'; there are: captions, order, speech, text" in unknown.err
 
 
 def test_schema_accepts_the_printed_recipe_and_rejects_misspellings() -> None:

@@ -1,5 +1,5 @@
-"""A worker killed in every pass of MinHash deduplication: the same verdicts. `make soak` does so in every pass of all
-operators."""
+"""MinHash deduplication through the engine: the same verdicts however documents lie. `make soak` kills a worker in
+every pass of all operators."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from operators.dedup.minhash import MinHashDedup
 from tests.operators.dedup.rows import Repartitioned, documents, sample_texts
-from tests.soak.kills import check_kills, run_stage
+from tests.soak.kills import run_stage
 
 
 def units(count: int = 60) -> list[pa.Table]:
@@ -20,12 +20,6 @@ def units(count: int = 60) -> list[pa.Table]:
     rows += [{"id": f"c{k:03}", "text": text, "priority": k % 2} for k, text in enumerate(texts[::3])]
     rows += [{"id": f"n{k:03}", "text": text[: -len(text) // 50], "priority": 0} for k, text in enumerate(texts[::4])]
     return [documents(rows[k::3]) for k in range(3)]
-
-
-@pytest.mark.usefixtures("ray_session")
-def test_a_worker_killed_in_every_phase_of_minhash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    killed = check_kills(tmp_path, units(), [MinHashDedup()], monkeypatch)
-    assert killed >= 8
 
 
 @pytest.mark.usefixtures("ray_session")
