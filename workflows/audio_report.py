@@ -104,19 +104,25 @@ def _playable(store: Store, files: Sequence[Entry], each: int = HEARD) -> list[M
 
     found: list[Mapping[str, Any]] = []
     reasons: dict[str | None, int] = {}
-    for rows in (part for entry in files for part in iterate_entry(store, entry, [*TOLD, *CAPTION, "payload"])):
-        if len(found) >= HEARD:
-            break
-        if "payload" not in rows.column_names:
-            continue
-        rows = rows.filter(pc.is_valid(rows["payload"]))
-        for row in rows.slice(0, FILES).to_pylist():
-            reason = row.get("drop_reason")
-            if len(found) < HEARD and reasons.get(reason, 0) < each:
-                reasons[reason] = reasons.get(reason, 0) + 1
-                samples = decode(row.pop("payload"))[: LONGEST * RATE]
-                mp3 = base64.b64encode(encode_mp3(samples, BIT_RATE)).decode()
-                found.append(row | {"audio": f"data:audio/mpeg;base64,{mp3}"})
+    told: set[str] = set()  # captions: to hear the same eight times says little
+    most = -(-HEARD // len(files)) if files else 0  # of a file
+    for entry in files:
+        left = most
+        for rows in iterate_entry(store, entry, [*TOLD, *CAPTION, "payload"]):
+            if "payload" not in rows.column_names:
+                continue
+            rows = rows.filter(pc.is_valid(rows["payload"]))
+            for row in rows.slice(0, FILES).to_pylist():
+                reason, text = row.get("drop_reason"), row.get("text") or ""
+                if left and len(found) < HEARD and reasons.get(reason, 0) < each and (not text or text not in told):
+                    reasons[reason] = reasons.get(reason, 0) + 1
+                    told.add(text)
+                    left -= 1
+                    samples = decode(row.pop("payload"))[: LONGEST * RATE]
+                    mp3 = base64.b64encode(encode_mp3(samples, BIT_RATE)).decode()
+                    found.append(row | {"audio": f"data:audio/mpeg;base64,{mp3}"})
+            if not left or len(found) >= HEARD:
+                break
     return found
 
 
