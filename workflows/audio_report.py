@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -103,27 +105,29 @@ def _playable(store: Store, files: Sequence[Entry], each: int = HEARD) -> list[M
     from operators.speech.codec import decode, encode_mp3
 
     found: list[Mapping[str, Any]] = []
-    reasons: dict[str | None, int] = {}
+    reasons = Counter[str | None]()
     told: set[str] = set()  # captions: to hear the same eight times says little
     most = -(-HEARD // len(files)) if files else 0  # of a file
     for entry in files:
-        left = most
-        for rows in iterate_entry(store, entry, [*TOLD, *CAPTION, "payload"]):
-            if "payload" not in rows.column_names:
-                continue
-            rows = rows.filter(pc.is_valid(rows["payload"]))
-            for row in rows.slice(0, FILES).to_pylist():
-                reason, text = row.get("drop_reason"), row.get("text") or ""
-                if left and len(found) < HEARD and reasons.get(reason, 0) < each and (not text or text not in told):
-                    reasons[reason] = reasons.get(reason, 0) + 1
-                    told.add(text)
-                    left -= 1
-                    samples = decode(row.pop("payload"))[: LONGEST * RATE]
-                    mp3 = base64.b64encode(encode_mp3(samples, BIT_RATE)).decode()
-                    found.append(row | {"audio": f"data:audio/mpeg;base64,{mp3}"})
-            if not left or len(found) >= HEARD:
-                break
+        wanted = (
+            row
+            for row in _with_audio(store, entry)
+            if reasons[row.get("drop_reason")] < each and row.get("text") not in told
+        )
+        for row in islice(wanted, min(most, HEARD - len(found))):
+            reasons[row.get("drop_reason")] += 1
+            told |= {row["text"]} if row.get("text") else set()
+            samples = decode(row.pop("payload"))[: LONGEST * RATE]
+            mp3 = base64.b64encode(encode_mp3(samples, BIT_RATE)).decode()
+            found.append(row | {"audio": f"data:audio/mpeg;base64,{mp3}"})
     return found
+
+
+def _with_audio(store: Store, entry: Entry) -> Iterator[dict[str, Any]]:
+    """Rows of a file that have audio, at most FILES of each of its parts."""
+    for rows in iterate_entry(store, entry, [*TOLD, *CAPTION, "payload"]):
+        if "payload" in rows.column_names:
+            yield from rows.filter(pc.is_valid(rows["payload"])).slice(0, FILES).to_pylist()
 
 
 def _timeline(store: Store, stages: Sequence[Manifest], files: Sequence[Entry]) -> Timeline | None:

@@ -6,7 +6,6 @@ recordings only, not on how they were named on the command line.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,11 +16,10 @@ from numpy.typing import NDArray
 from cluster.inputs import open_input
 from operators.caption.fingerprint import words_of
 from operators.caption.heard_sets import write
-from operators.models.weights import needs
 from operators.speech.decode import Decoder, Undecodable
 from operators.speech.spool import FULL_SCALE
 from workflows.recipe import RecipeError
-from workflows.recordings import recordings
+from workflows.recordings import check_arguments, published, recordings
 
 LONGEST = 3600.0  # seconds, of a recording, which is held whole
 SILENT = "silent"  # or too short for a word
@@ -30,18 +28,7 @@ SILENT = "silent"  # or too short for a word
 def fingerprints(patterns: Sequence[str], output: Path) -> dict[str, Any]:
     """Writes the fingerprints of the recordings that paths, folders and globs name, and returns what was read, with the
     reason for each recording that was not. Raises RecipeError for bad arguments, and if nothing could be read."""
-    good = {
-        f"--output {output}: the name of a file of fingerprints ends in .parquet": output.suffix == ".parquet",
-        f"--output {output}: no such folder: {output.parent}": output.parent.is_dir(),
-        f"--output {output}: a folder": not output.is_dir(),
-    }
-    for told, holds in good.items():
-        if not holds:
-            raise RecipeError(told)
-    try:
-        needs("av", "soxr")
-    except ValueError as error:
-        raise RecipeError(f"fingerprint {error}") from error
+    check_arguments("fingerprint", output, "a file of fingerprints ends in .parquet", {})
     found: dict[str, NDArray[np.uint32]] = {}
     unread: dict[str, str] = {}
     for rel, url in recordings(patterns):
@@ -61,14 +48,9 @@ def fingerprints(patterns: Sequence[str], output: Path) -> dict[str, Any]:
     if not found:
         raise RecipeError(f"{' '.join(patterns)}: no recording that has a fingerprint, of {len(unread)}")
     names = sorted(found)
-    part = output.with_name(f".{output.name}.part")
-    write(part, names, [found[name] for name in names])
-    part.replace(output)
-    data = output.read_bytes()
     return {
         "fingerprints": output.name,
-        "sha256": hashlib.sha256(data).hexdigest(),
-        "bytes": len(data),
+        **published(output, lambda part: write(part, names, [found[name] for name in names])),
         "recordings": len(names),
         "words": sum(map(len, found.values())),
         "unread": dict(sorted(unread.items())),

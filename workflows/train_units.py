@@ -7,7 +7,6 @@ sound are left out. The codebook's bytes depend on the recordings and the settin
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,11 +18,10 @@ from numpy.typing import NDArray
 from cluster.inputs import open_input
 from operators.hashes import spread
 from operators.models.units import BANDS, MOST_CLUSTERS, Frames, stretches, train_codebook, write_codebook
-from operators.models.weights import needs
 from operators.speech.decode import Decoder, Undecodable
 from operators.speech.spool import FULL_SCALE, RATE
 from workflows.recipe import RecipeError
-from workflows.recordings import recordings
+from workflows.recordings import check_arguments, published, recordings
 
 BLOCK = 30  # seconds
 LONGEST = 1e7  # seconds, of a recording
@@ -36,21 +34,12 @@ def train_units(
 ) -> dict[str, Any]:
     """Trains on the recordings that paths, folders and globs name, writes the codebook, and returns what it was made
     of. Raises RecipeError for bad arguments and files that hold too little."""
-    good = {
-        f"--output {output}: the name of a codebook ends in .npz": output.suffix == ".npz",
-        f"--output {output}: no such folder: {output.parent}": output.parent.is_dir(),
-        f"--output {output}: a folder": not output.is_dir(),
+    bounds = {
         f"--clusters {clusters}: from 2 to {MOST_CLUSTERS}": 2 <= clusters <= MOST_CLUSTERS,
         f"--rate {rate:g}: 12.5, 25 or 50": rate in (12.5, 25.0, 50.0),
         f"--stretches {stretches_at_most}: not as many as clusters": stretches_at_most >= clusters,
     }
-    for told, holds in good.items():
-        if not holds:
-            raise RecipeError(told)
-    try:
-        needs("av", "soxr")
-    except ValueError as error:
-        raise RecipeError(f"train units {error}") from error
+    check_arguments("train units", output, "a codebook ends in .npz", bounds)
     sample = Sample(stretches_at_most)
     unread: dict[str, int] = {}
     files = 0
@@ -66,14 +55,9 @@ def train_units(
     if len(frames) < clusters:
         raise RecipeError(f"--clusters {clusters}: the recordings have only {len(frames)} stretches of speech")
     centroids = train_codebook(frames, clusters, seed)
-    part = output.with_name(f".{output.name}.part")
-    write_codebook(part, centroids)
-    part.replace(output)
-    data = output.read_bytes()
     return {
         "codebook": output.name,
-        "sha256": hashlib.sha256(data).hexdigest(),
-        "bytes": len(data),
+        **published(output, lambda part: write_codebook(part, centroids)),
         "clusters": clusters,
         "rate": rate,
         "seed": seed,

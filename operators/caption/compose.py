@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from pydantic import Field, model_validator
 
 from operators.caption.best import Judged, Kept, best_of
-from operators.caption.facts import facts_of
+from operators.caption.facts import known_facts
 from operators.caption.grammar import MOST_WORDS
 from operators.caption.lint import Rejected, lint
 from operators.caption.prompts import Clip
@@ -174,9 +174,8 @@ class Compose(Operator):
 
     def _clips(self, docs: pa.Table) -> list[Clip]:
         labels, answers = docs["labels"].to_pylist(), docs["answers"].to_pylist()
-        facts = facts_of(docs["facts"]) if "facts" in docs.column_names else [[] for _ in labels]
-        rows = zip(docs["id"].to_pylist(), facts, labels, answers, strict=True)
-        clips = [Clip(name, facts, tags or (), told or {}) for name, facts, tags, told in rows]
+        rows = zip(docs["id"].to_pylist(), known_facts(docs), labels, answers, strict=True)
+        clips = [Clip(name, facts or (), tags or (), told or {}) for name, facts, tags, told in rows]
         return heard(clips, docs["payload"], loaded(self.verifier)) if isinstance(self.verifier, Clap) else clips
 
     def _composed(self, clip: Clip, writer: Writer, verifier: Verifier) -> Composed:

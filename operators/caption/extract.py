@@ -18,7 +18,7 @@ from pydantic import Field, model_validator
 
 from operators.caption import grammar
 from operators.caption.chain import QUESTIONS, Said, Told, at_once, in_turn, template
-from operators.caption.facts import ANSWERS, Fact, facts_of
+from operators.caption.facts import ANSWERS, Fact, known_facts
 from operators.caption.prompts import ABSENT, TOLD
 from operators.document import SCRATCH_COLUMN, Operator, drop, loaded, parameters, with_columns
 from operators.models import weights
@@ -111,7 +111,7 @@ class Extract(Operator):
         return {**counted_of(marked), "unanswered": missing, "from_facts": from_facts}
 
     def __call__(self, docs: pa.Table) -> pa.Table:
-        known = _known(docs)
+        known = known_facts(docs)
         if self.model is None:
             return self._marked(docs, known, [Extracted(grammar.answer(facts or ())) for facts in known])
         asker: Asker = loaded(self.model)
@@ -188,11 +188,3 @@ class Extract(Operator):
         }
         reasons, details = [one.reason for one in found], [one.detail for one in found]
         return drop(with_columns(docs, columns), reasons, detail=details)
-
-
-def _known(docs: pa.Table) -> list[list[Fact] | None]:
-    """The facts of each clip; None where nobody has listened, which is not to have heard nothing."""
-    if "facts" not in docs.column_names:
-        return [None] * docs.num_rows
-    listened = docs["facts"].is_valid().to_pylist()
-    return [facts if there else None for facts, there in zip(facts_of(docs["facts"]), listened, strict=True)]

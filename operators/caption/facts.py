@@ -56,6 +56,14 @@ def facts_of(column: pa.ChunkedArray) -> list[list[Fact]]:
     return [[Fact(**fact) for fact in facts or ()] for facts in column.to_pylist()]
 
 
+def known_facts(docs: pa.Table) -> list[list[Fact] | None]:
+    """The facts of each clip; None where nobody has listened, which is not to have heard nothing."""
+    if "facts" not in docs.column_names:
+        return [None] * docs.num_rows
+    listened = docs["facts"].is_valid().to_pylist()
+    return [facts if there else None for facts, there in zip(facts_of(docs["facts"]), listened, strict=True)]
+
+
 def facts_column(rows: Iterable[Iterable[Fact]]) -> pa.Array:
     """Facts as a column, scores and shares rounded to four decimals, in the order of KINDS, then by score."""
     order = list(KINDS)

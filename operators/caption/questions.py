@@ -14,7 +14,7 @@ import xxhash
 from pydantic import BaseModel, Field
 
 from operators.caption.evidence import Claim, claimable, claims, consistency, due
-from operators.caption.facts import Fact, facts_of
+from operators.caption.facts import Fact, known_facts
 from operators.caption.grammar import listed, write
 from operators.caption.vocabulary import SAID
 from operators.document import SCRATCH_COLUMN, Operator, loaded, parameters, with_columns
@@ -100,7 +100,7 @@ class Questions(Operator):
         }
 
     def __call__(self, docs: pa.Table) -> pa.Table:
-        known = facts_of(docs["facts"]) if "facts" in docs.column_names else [[] for _ in range(len(docs))]
+        known = (facts or () for facts in known_facts(docs))
         rows = list(zip(docs["id"].to_pylist(), docs["text"].to_pylist(), known, strict=True))
         if self.writer is None:
             found = [Found(from_facts(name, facts, self.most)) for name, _, facts in rows]
