@@ -19,7 +19,7 @@ from operators.text.rewrite import Rewrite
 from operators.tokens.tokenizer import Tokenizer
 from tests.every_operator import text_workflow
 
-LONG = 1_000_000
+LONG = 250_000
 TIMES = 8
 MOST_RATIO = 30  # between the 8 of a linear operator and the 64 of a quadratic one
 FLOOR = 0.02  # seconds of processor time, below which clocks say nothing

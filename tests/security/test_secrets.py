@@ -1,96 +1,22 @@
-"""Secrets of the environment end up nowhere, and recipes that hold some are refused without repeating them."""
+"""Recipes that hold secrets are refused without repeating them; test_whole_run.py has those of the environment."""
 
 from __future__ import annotations
 
 import gzip
 import re
-import shutil
-import subprocess
-import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
-import boto3
 import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cluster.seaweed import serve
-from tests.security.canaries import VALUES, environment, leaks, seen_in
+from tests.security.canaries import VALUES, leaks
 from tests.workflows.corpora import recipe
 from workflows.build import prepare
 from workflows.recipe import RecipeError, load_recipe
 
-COMMAND = str(Path(sys.executable).with_name("corpusmill"))
 SECRET = "hunter2/SECRET"
-
-
-class Left(NamedTuple):
-    """What commands left behind: their streams, and the folder that holds all files, Ray's session too."""
-
-    streams: bytes
-    folder: Path
-
-
-def build_with(environment: dict[str, str], folder: Path, output: str) -> Left:
-    """Build, report, explain and verify a small corpus into `output`, with Ray's files below `folder`."""
-    lines = [{"id": f"d{n}", "text": f"Document {n} says something of its own."} for n in range(20)]
-    (folder / "in.jsonl").write_bytes(b"\n".join(map(orjson.dumps, [*lines, {"id": "none"}])))
-    off = dict.fromkeys(("language", "gopher_repetition", "gopher_quality", "c4", "fineweb"), "off")
-    params = off | {"tokenizer": {"name": "train:bpe", "vocab": 400}}
-    inputs = [str(folder / "in.jsonl")]
-    made = recipe(folder / "r.yaml", inputs, output, params=params, splits={})
-    streams = b""
-    (folder / "tmp").mkdir()
-    for arguments in (["build", made, "--json"], ["report", output], ["why", output, "d1"], ["verify", output]):
-        done = subprocess.run(
-            [COMMAND, *map(str, arguments)],
-            cwd=folder,
-            env=environment | {"TMPDIR": str(folder / "tmp")},
-            capture_output=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr.decode()[-3000:]
-        streams += done.stdout + done.stderr
-    return Left(streams, folder)
-
-
-@pytest.fixture(scope="module")
-def folder() -> Iterator[Path]:
-    """One with a short path, as Ray's sockets need."""
-    made = Path(tempfile.mkdtemp(prefix="cm-", dir="/tmp"))
-    yield made
-    shutil.rmtree(made)
-
-
-@pytest.fixture(scope="module")
-def left(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Left:
-    """A build into a store that is opened with one of the secrets; what lies there is brought below the folder."""
-    secret = VALUES["AWS_SECRET_ACCESS_KEY"]
-    with serve(tmp_path_factory.mktemp("server"), ["corpora"], "anyone", secret) as endpoint:
-        found = build_with(environment(**endpoint.environment()), folder, "s3://corpora/out")
-        keys = {"aws_access_key_id": "anyone", "aws_secret_access_key": secret, "region_name": "us-east-1"}
-        bucket = boto3.resource("s3", endpoint_url=endpoint.url, **keys).Bucket("corpora")
-        for stored in bucket.objects.all():
-            target = folder / stored.key
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(stored.get()["Body"].read())
-    return found
-
-
-def test_no_secret_of_the_environment_is_in_any_file_or_stream(left: Left) -> None:
-    assert seen_in(left.streams, VALUES) == []
-    assert leaks(left.folder, VALUES) == []
-
-
-def test_ray_s_own_files_were_looked_through(left: Left) -> None:
-    """Logs and job records of the session that the build started."""
-    names = {path.name for path in (left.folder / "tmp").rglob("*")}
-    assert {"logs", "raylet.out", "gcs_server.out"} <= names
-    assert any(path.suffix == ".parquet" for path in (left.folder / "out").rglob("*"))
 
 
 def test_the_search_finds_what_is_hidden(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The long crash series: the seeds that `make test` has no time for."""
+"""The long crash series, which `make test` has no time for."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ from operators.dedup.substring import ExactSubstring
 from operators.dedup.unique_id import UniqueId
 from operators.ordering.order import Order
 from tests.cluster.test_commit_faults import SEEDS as LOG_SEEDS
-from tests.cluster.test_exchange_faults import SEEDS as SHUFFLE_SEEDS
 from tests.operators.dedup.rows import sample_texts
 from tests.soak import log, shuffle
 from tests.soak.building import PATIENCE, Ground, run_series, site
@@ -31,12 +30,12 @@ from tests.soak.checks import check_corpus, check_interrupted
 from tests.soak.kills import check_kills
 from tests.soak.mortal import DONE, run_together
 from tests.soak.places import KINDS, place
-from tests.workflows.test_crash import SEEDS as BUILD_SEEDS
 from tests.workflows.test_minhash_stage import units
 
-SEEDS = 40  # of the log, and as many of the shuffle, with those of `make test`
+SEEDS = 40  # of the log, with those of `make test`, and as many of the shuffle
 BUILDS: dict[str, list[list[str]]] = {
     "local": [
+        ["worker", "clock"],
         ["worker", "worker"],
         ["driver", "worker"],
         ["driver", "driver", "worker"],
@@ -54,15 +53,14 @@ BUILDS: dict[str, list[list[str]]] = {
     ],
     "faulty s3": [["worker"], ["driver"], ["server", "driver"]],
 }
-MORE_BUILDS = [(kind, kinds) for kind, several in BUILDS.items() for kinds in several]
 
 
-def more(done: list[tuple[str, int]]) -> list[tuple[str, int]]:
-    """The seeds up to SEEDS that are not done elsewhere, each with a kind of place in turn."""
-    return [(KINDS[seed % len(KINDS)], seed) for seed in range(len(done), SEEDS)]
+def seeds(begin: int = 0) -> list[tuple[str, int]]:
+    """Those from `begin` to SEEDS, each with a kind of place in turn."""
+    return [(KINDS[seed % len(KINDS)], seed) for seed in range(begin, SEEDS)]
 
 
-@pytest.mark.parametrize(("kind", "seed"), more(LOG_SEEDS))
+@pytest.mark.parametrize(("kind", "seed"), seeds(len(LOG_SEEDS)))
 def test_builds_killed_while_they_commit_end_up_in_the_log_once_each(
     kind: str, seed: int, tmp_path: Path, seaweed: Endpoint, tally: Counter[Any]
 ) -> None:
@@ -79,7 +77,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, seaweed: Endpoint) -> 
         return shuffle.committed_files(there.store)
 
 
-@pytest.mark.parametrize(("kind", "seed"), more(SHUFFLE_SEEDS))
+@pytest.mark.parametrize(("kind", "seed"), seeds())
 def test_a_shuffle_whose_workers_are_killed_ends_with_the_same_files(
     kind: str, seed: int, tmp_path: Path, seaweed: Endpoint, undisturbed: list[dict[str, Any]], tally: Counter[Any]
 ) -> None:
@@ -91,7 +89,11 @@ def test_a_shuffle_whose_workers_are_killed_ends_with_the_same_files(
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(
-    ("kind", "seed", "kinds"), [(kind, seed, kinds) for seed, (kind, kinds) in enumerate(MORE_BUILDS, len(BUILD_SEEDS))]
+    ("kind", "seed", "kinds"),
+    [
+        (kind, seed, kinds)
+        for seed, (kind, kinds) in enumerate((kind, kinds) for kind, several in BUILDS.items() for kinds in several)
+    ],
 )
 def test_a_disturbed_build_ends_with_the_shards_of_one_that_nobody_disturbed(
     kind: str, seed: int, kinds: list[str], on: Ground, tally: Counter[Any]

@@ -15,7 +15,9 @@ import orjson
 import pytest
 
 from tests.soak.building import Built, Ground, ground, run_series
+from tests.workflows.corpora import hashes
 from tests.workflows.test_speech import recipe as speech_recipe
+from workflows.build import build, prepare
 from workflows.speech_sample import Mix, committed, lay_out
 
 KILLS = [
@@ -53,6 +55,14 @@ def test_a_killed_build_ends_with_the_shards_of_one_that_nobody_disturbed(
 ) -> None:
     tally.update(run_series(on, "local", seed, kinds))
     tally["speech"] += 1
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_the_same_bytes_whatever_the_units(on: Ground, tmp_path: Path) -> None:
+    made = speech_recipe(
+        tmp_path / "r.yaml", Path(on.inputs["local"]), tmp_path / "out", workers={"unit_bytes": 1 << 30}
+    )
+    assert [list(one) for one in hashes(build(prepare(made)))] == [list(one) for one in on.expected]
 
 
 MEASURE = """

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
+import signal
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from cluster.storage import open_store
+from cluster.units import Record, Task, run_units
 from tests.workflows.corpora import hashes, lay_out, recipe
+from workflows import global_stage, map_stage, token_stage
 from workflows.build import build, newest_build, plan, prepare
 from workflows.explain import why
 from workflows.gates import GateRefused
@@ -137,6 +142,56 @@ def test_other_files_units_and_orders_give_the_same_shards(corpus: Path, built: 
     other = build(prepare(changed))
     assert hashes(other) == hashes(built)
     assert other["stages"][0]["fingerprint"] != built["stages"][0]["fingerprint"]
+
+
+class Interrupts(Progress):
+    """Ctrl-C after some units of a stage."""
+
+    def __init__(self, stage: str, units: int) -> None:
+        self.stage, self.left, self.running = stage, units, ""
+
+    def started(self, stage: str, what: str, units: int) -> None:
+        self.running = stage
+
+    def unit(self, record: dict[str, Any]) -> None:
+        if self.running == self.stage:
+            self.left -= 1
+            if not self.left:
+                raise KeyboardInterrupt
+
+
+@dataclass(frozen=True)
+class Dies:
+    """The task; its process is killed once, when unit 0 is written and its done-record is not."""
+
+    task: Task
+    mark: Path
+
+    def __call__(self, number: int, work: Any) -> Record:
+        record = self.task(number, work)
+        if number == 0 and not self.mark.exists():
+            self.mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return record
+
+
+def test_interrupted_and_with_workers_killed_a_build_ends_with_the_same_shards(
+    corpus: Path, built: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`make soak` kills the command itself too, at many other points, in object storage that fails."""
+    small = recipe(tmp_path / "r.yaml", [str(corpus / "in")], tmp_path / "out", workers={"unit_bytes": 150_000})
+    for stage, units in (("clean", 2), ("dedup", 5), ("tokens", 1)):
+        with pytest.raises(KeyboardInterrupt):
+            build(prepare(small, progress=Interrupts(stage, units)))
+
+    def run(store: Any, folder: str, works: Any, task: Task, label: str, *rest: Any, **placed: Any) -> list[Record]:
+        mark = tmp_path / label.split("[")[0]  # one dies in each stage
+        return run_units(store, folder, works, Dies(task, mark), label, *rest, **placed)
+
+    for module in (map_stage, global_stage, token_stage):
+        monkeypatch.setattr(module, "run_units", run)
+    assert hashes(build(prepare(small))) == hashes(built)
+    assert (tmp_path / "clean").exists()
 
 
 def test_changing_a_threshold_reruns_that_stage_and_those_below(corpus: Path, built: dict[str, Any]) -> None:

@@ -1,8 +1,5 @@
-"""A real cluster on this machine: a head and two workers with addresses of their own, and an S3 server.
-
-Nothing works without the token, nodes die and come, and a build that is submitted to it, loses a node and gets another,
-makes the bytes of a build on this machine.
-"""
+"""A real cluster on this machine: a head and two workers with addresses of their own. Nothing works without the token,
+and nodes come and go; `make soak` loses one during a build."""
 
 from __future__ import annotations
 
@@ -13,7 +10,6 @@ import stat
 import subprocess
 import sys
 import threading
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -22,21 +18,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import orjson
 import pytest
 
 from cluster.child import session_members
 from cluster.local_cluster import LocalCluster
 from cluster.seaweed import Endpoint
 from cluster.session import SessionError
-from cluster.storage import open_store
-from tests.workflows.corpora import hashes, lay_out, recipe
-from workflows.build import build, prepare
 from workflows.local import _control, _ends_on_sigterm, _serve
 
 COMMAND = Path(sys.executable).with_name("corpusmill")
-PATIENCE = 240.0
-FEW_AT_A_TIME = {"unit_bytes": 120_000}  # so that there are units left when the node is lost
 
 
 @pytest.fixture(scope="module")
@@ -49,17 +39,6 @@ def local_cluster(seaweed: Endpoint) -> Iterator[LocalCluster]:
             yield cluster
             leaders = [node.process.pid for node in cluster.nodes.values() if node.process]
         assert [pid for leader in leaders for pid in session_members(leader)] == []
-
-
-@pytest.fixture(scope="module")
-def inputs(seaweed: object, sample: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Where the small corpus lies in object storage."""
-    folder = tmp_path_factory.mktemp("in")
-    lay_out(folder, sample)
-    store = open_store("s3://corpora/cluster-in")
-    for path in folder.iterdir():
-        store.write(path.name, path.read_bytes())
-    return store.url
 
 
 def alive(cluster: LocalCluster) -> dict[str, dict[str, Any]]:
@@ -167,44 +146,3 @@ def test_where_no_cluster_runs_the_commands_say_so(tmp_path: Path) -> None:
     ran = subprocess.run(command, capture_output=True, text=True, timeout=100)
     assert ran.returncode != 0
     assert "no cluster answers at" in ran.stderr
-
-
-def start(cluster: LocalCluster, *arguments: str | Path) -> subprocess.Popen[bytes]:
-    environment = {key: value for key, value in os.environ.items() if key != "RAY_AUTH_TOKEN"}
-    return subprocess.Popen(
-        [COMMAND, *arguments],
-        env=environment | cluster.environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-
-
-def units_done(output: str, stage: str) -> int:
-    return sum(
-        f"stages/{stage}-" in stored.key and "/_done/" in stored.key for stored in open_store(output).list("stages")
-    )
-
-
-def test_a_lost_and_a_new_node_do_not_change_the_shards(
-    local_cluster: LocalCluster, inputs: str, s3: str, tmp_path: Path, ray_session: None
-) -> None:
-    cluster = local_cluster
-    on_cluster = recipe(tmp_path / "web.yaml", [inputs], f"{s3}/cluster", workers=FEW_AT_A_TIME)
-    process = start(cluster, "submit", on_cluster, "--json")
-    deadline = time.monotonic() + PATIENCE
-    while units_done(f"{s3}/cluster", "clean") < 2:
-        assert process.poll() is None, process.communicate()[1].decode()
-        assert time.monotonic() < deadline, "the build did not get on"
-        time.sleep(0.2)
-    cluster.kill(1)
-    cluster.add()
-    out, err = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 0, err.decode()
-    assert b"clean" in err  # the job's own lines come through
-    result = orjson.loads(out)
-    here = recipe(tmp_path / "here.yaml", [inputs], f"{s3}/here", workers=FEW_AT_A_TIME)
-    embedded = build(prepare(here))
-    assert result["log_number"] == 1
-    assert result["build_id"] == embedded["build_id"]
-    assert hashes(result) == hashes(embedded)
-    assert [stage["dropped"] for stage in result["stages"]] == [stage["dropped"] for stage in embedded["stages"]]

@@ -21,7 +21,6 @@ from benchmarks.speech_score import edits, words
 from cluster.storage import open_store
 from cluster.tables import read_entry
 from operators.read.span import fallback_id
-from tests.workflows.corpora import hashes
 from workflows.build import build, prepare
 from workflows.corpus import newest_build
 from workflows.explain import why
@@ -155,12 +154,6 @@ def test_the_report_lets_one_listen(folder: Path, built: dict[str, Any]) -> None
     assert "data:audio/mpeg;base64," in page
     assert "speaker 1" in page
     assert [error for _, error in verify(open_store(str(folder / "out"))) if error] == []
-
-
-def test_the_same_bytes_whatever_the_units(folder: Path, built: dict[str, Any]) -> None:
-    other = recipe(folder / "other.yaml", folder / "in", folder / "other", workers={"unit_bytes": 1 << 30})
-    again = build(prepare(other))
-    assert hashes(again) == hashes(built)
 
 
 def test_interleaved_with_units_text_stays_whole(folder: Path, built: dict[str, Any]) -> None:

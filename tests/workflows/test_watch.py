@@ -67,7 +67,8 @@ def exported(build_id: str, enough: Callable[[dict[tuple[str, ...], float]], boo
         found: dict[tuple[str, ...], float] = {}
         for node in ray.nodes():
             url = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
-            with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=10) as answer:
+            opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+            with opener.open(url, timeout=EXPORT_SECONDS) as answer:
                 text = answer.read().decode()
             for name, labels, number in EXPORTED.findall(text):
                 tags = dict(re.findall(r'(\w+)="([^"]*)"', labels))
