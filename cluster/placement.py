@@ -9,7 +9,7 @@ import os
 import re
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -128,6 +128,33 @@ def nodes() -> list[Machine]:
     import ray
 
     return [Machine(node["Resources"], node["Labels"]) for node in ray.nodes() if node["Alive"]]
+
+
+def on_each_node(ask: Ask, function: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
+    """What the function returns on every node that such a process may run on, by address. Left out are nodes that are
+    lost meanwhile or take longer than LOOK_SECONDS, and a Ray that was started for this process: that is here."""
+    import ray
+    from ray.exceptions import RayError, RayTaskError
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    if started_here():
+        return {}
+    run = ray.remote(num_cpus=0)(function)
+    asked = {}
+    for node in ray.nodes():
+        if node["Alive"] and Machine(node["Resources"], node["Labels"]).room(ask):
+            there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            asked[run.options(scheduling_strategy=there).remote(*arguments)] = node["NodeManagerAddress"]
+    answered = ray.wait([*asked], num_returns=len(asked), timeout=LOOK_SECONDS)[0] if asked else []
+    found = {}
+    for answer in answered:
+        try:
+            found[asked[answer]] = ray.get(answer)
+        except RayTaskError:
+            raise
+        except RayError:
+            continue
+    return found
 
 
 def startable() -> list[Machine] | None:

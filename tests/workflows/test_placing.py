@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from cluster.placement import Ask
 from cluster.storage import open_store
+from cluster.tables import TableWriter
+from operators.apply import Step
 from operators.dedup.exact import ExactDedup
+from operators.document import SCHEMA, loaded
+from operators.models import weights
 from operators.ordering.order import Order
-from workflows.placing import check_placement, uses_gpu
+from operators.read.span import Fields
+from operators.speech.snr import Snr
+from operators.speech.transcribe import Transcribe
+from workflows.map_stage import MapTask
+from workflows.placing import Unfit, check_placement, lacking, uses_gpu
 from workflows.recipe import Recipe, RecipeError
 from workflows.stage import Job, Stage, folder_of
 
@@ -90,3 +100,22 @@ def test_memory_is_asked_of_every_stage_and_labels_not_of_an_embedded_ray(tmp_pa
         RecipeError, match=r"^stages read, order: workers\.reserve_bytes 1000000000000000: no node has 1 CPU, 1000"
     ):
         check_placement(ORDER, job(tmp_path, reserve_bytes=10**15))
+
+
+def test_a_machine_without_the_weights_is_told_what_brings_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ray_session: None
+) -> None:
+    steps = (Step("snr", Snr()), Step("heard", Transcribe()))
+    assert lacking(steps) is None
+    monkeypatch.setenv(weights.FOLDER, str(tmp_path / "models"))
+    weights.find.cache_clear()
+    loaded.cache_clear()
+    told = rf"params\.heard: no weights {tmp_path}/models/whisper-base/\S+: `make install-speech`, or `python -m "
+    assert re.match(told, str(lacking(steps)))
+    assert lacking(steps[:1]) is None
+    store = open_store(str(tmp_path))
+    with TableWriter(store, "above", 0) as table:
+        table.write(pa.Table.from_pylist([{"id": "a"}], SCHEMA))
+    task = MapTask(store, "transcribe", steps[1:], False, Fields(), False)
+    with pytest.raises(Unfit, match=rf"^{told}.*, on node [\d.]+$"):
+        task(0, table.entries[0])
