@@ -38,7 +38,9 @@ Record = dict[str, Any]
 
 
 class Task(Protocol):
-    """What is done to one unit: writes the unit's files, returns its JSON-able record."""
+    """What is done to one unit: writes the unit's files, returns its JSON-able record. An error that it raises is told
+    with its traceback, or, where it has an attribute `remedy`, with that: what a user can do about it, as it is no bug.
+    """
 
     def __call__(self, number: int, work: Any, /) -> Record: ...
 
@@ -64,7 +66,10 @@ class _Runner:
         try:
             record = self._run(number, orjson.loads(batch["work"][0].as_py()))
         except Exception as error:  # noqa: BLE001  the driver raises it; Ray would wrap it beyond recognition
-            failure = [f"{type(error).__name__}: {error}", traceback.format_exc()]
+            remedy = getattr(error, "remedy", None)
+            failure = (
+                [f"{error}; {remedy}", ""] if remedy else [f"{type(error).__name__}: {error}", traceback.format_exc()]
+            )
             return pa.table({"number": [number], "record": [b""], "failure": [orjson.dumps(failure)]})
         record["made_from"] = made_from(self.basis, batch["work"][0].as_py())
         seconds, moved = time.perf_counter() - began, traffic().since(moved)
@@ -205,7 +210,8 @@ def _on_ray(missing: list[int], works: Sequence[Any], runner: _Runner, label: st
             if row["failure"]:
                 message, told = orjson.loads(row["failure"])
                 failed = UnitFailed(f"{label}: unit {row['number']}: {message}")
-                failed.add_note(told)
+                if told:
+                    failed.add_note(told)
                 raise failed
             yield int(row["number"]), orjson.loads(row["record"])
     except (RayError, ExecutionTimeoutError) as error:

@@ -43,8 +43,7 @@ class StoredAnswers:
         while free := sorted(set(range(most)) - self._taken(who)):
             if self._took(who, random.choice(free)):
                 return
-        told = "with more of them a build goes on where it ended, and pays for no answer twice"
-        raise OverBudget(f"max_calls: all {most} calls that this stage may make to the model are taken; {told}")
+        raise OverBudget(f"max_calls: all {most} calls that this stage may make to the model are taken")
 
     def _took(self, who: str, number: int) -> bool:
         try:

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bars
 
 from cluster.units import Record
+from workflows.notes import notes
 from workflows.stage import Manifest, Progress
 
 FIRST_SECONDS = 2.0  # before the first plain line of a pass: shorter ones have none
@@ -94,6 +95,8 @@ class ConsoleProgress(Progress):
         quarantined = f", {manifest['quarantined']:,} quarantined" if manifest["quarantined"] else ""
         line = f"{rows:,} -> {kept:,} {share}{quarantined} {state}"
         self._console.print(f"[{self._stages}] {manifest['name']:<8} OK  {line}", markup=False)
+        for note in notes(manifest):
+            self._console.print(f"    {note}", markup=False)
 
 
 @contextmanager

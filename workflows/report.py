@@ -8,6 +8,7 @@ text and nothing else: escaped, cut to a length that a reader can take in, and f
 
 from __future__ import annotations
 
+import functools
 import io
 import re
 from collections import Counter
@@ -143,6 +144,8 @@ def render(
         reasons=reasons,
         reasons_open=REASONS_OPEN,
         has_text=any(row.get("text") is not None for reason in reasons for row in reason.samples),
+        text_lost=any((stage.get("characters") or {}).get("dropped") for stage in stages)
+        and not (manifest.get("recipe") or {}).get("dropped_text"),
         distributions=[one for one in distributions(stages) if one.name != SIMILARITY],  # drawn with the order
         distributions_open=DISTRIBUTIONS_OPEN,
         charts=[*_lengths(stages), *_scores(stages)],
@@ -162,7 +165,9 @@ def render(
     )  # fmt: skip
 
 
+@functools.cache
 def _environment() -> jinja2.Environment:
+    """With the template, once it is compiled, which takes longer than to fill it in."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("workflows"),
         autoescape=True,

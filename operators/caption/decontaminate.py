@@ -16,6 +16,8 @@ from operators.caption.clip_list import ClipIndex, ClipLists
 from operators.document import Operator, PinnedFile, drop, loaded, parameters
 from operators.read.recording import RECORDING
 
+HELD_OUT = "held_out/"  # before the name of a set: what is counted
+
 
 @parameters
 class ClipList:
@@ -76,4 +78,4 @@ class DecontaminateClips(Operator):
 def held_out(sets: Iterable[str], marked: pa.Table) -> dict[str, int]:
     """Rows that were dropped because of each of some sets, whose names begin the details."""
     details = [detail for detail in marked["drop_detail"].to_pylist() if detail is not None]
-    return {f"held_out/{name}": sum(detail.startswith(f"{name}: ") for detail in details) for name in sorted(sets)}
+    return {f"{HELD_OUT}{name}": sum(detail.startswith(f"{name}: ") for detail in details) for name in sorted(sets)}

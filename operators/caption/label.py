@@ -15,6 +15,7 @@ from operators.document import SCRATCH_COLUMN, Operator, PinnedFile, loaded, par
 from operators.read.recording import RECORDING
 
 TWICE = f"{SCRATCH_COLUMN}labelled_twice"
+LABELLED, UNLABELLED = "labelled", "unlabelled"  # what is counted
 
 
 @parameters
@@ -53,7 +54,7 @@ class Label(Operator):
             return {}
         labelled = len(marked) - marked["labels"].null_count
         twice = pc.sum(marked[TWICE]).as_py() or 0
-        return {"labelled": labelled, "unlabelled": len(marked) - labelled, "labelled_twice": twice}
+        return {LABELLED: labelled, UNLABELLED: len(marked) - labelled, "labelled_twice": twice}
 
     def __call__(self, docs: pa.Table) -> pa.Table:
         kind = pa.list_(pa.string())

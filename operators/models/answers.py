@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 
 class OverBudget(RuntimeError):
     """No more calls may be made. Nothing is lost: with a larger budget the work goes on where it ended."""
+
+    remedy: ClassVar[str] = "with a larger one the same command goes on where it ended, and pays for no answer twice"
 
 
 class Answers(Protocol):

@@ -118,6 +118,13 @@ class Chat:
     max_calls: Annotated[int, Field(ge=0)] | None = None  # of the stage, by all its workers
     options: Options = ()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _is_no_name(cls, given: Any) -> Any:
+        if isinstance(given, str):
+            raise ValueError("must be {endpoint: URL, model: NAME}")
+        return given
+
     @model_validator(mode="after")
     def _holds_no_secret(self) -> Self:
         check_server(self.endpoint, self.key_env)
@@ -125,7 +132,7 @@ class Chat:
         return self
 
     def load(self) -> Asker:
-        """Raises ValueError for a key that is not set; asks nothing yet."""
+        """Raises NoKey for a key that is not set; asks nothing yet."""
         return Asker(self)
 
 

@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 from urllib.parse import urlsplit
 
 import orjson
@@ -67,6 +67,14 @@ def check_server(endpoint: str, key_env: str | None) -> None:
 class ServerError(RuntimeError):
     """The server could not be reached or did not do what was asked."""
 
+    remedy: ClassVar[str] = "see that it runs and takes such requests; the same command then goes on where it ended"
+
+
+class NoKey(ValueError):
+    """The environment holds no key for the server."""
+
+    remedy: ClassVar[str] = "set it on every machine that works; the same command then goes on where it ended"
+
 
 class Refused(ServerError):
     """The server did not take this input, or takes none."""
@@ -103,14 +111,14 @@ class Server:
     busy_for: float = field(default_factory=lambda: BUSY_FOR)  # seconds in a row of 429, which count as no tries
 
     def connect(self) -> Client:
-        """Raises ValueError where the variable is not set, or holds what no key is."""
+        """Raises NoKey where the variable is not set, or holds what no key is."""
         key = None
         if self.key_env is not None:
             key = os.environ.get(self.key_env, "").strip()
             if not key:
-                raise ValueError(f"key_env: the environment variable {self.key_env} is not set on this machine")
+                raise NoKey(f"key_env: the environment variable {self.key_env} is not set on this machine")
             if not key.isascii() or not key.isprintable() or " " in key:
-                raise ValueError(f"key_env: {self.key_env} holds characters that no key has")
+                raise NoKey(f"key_env: {self.key_env} holds characters that no key has")
         return Client(self, key)
 
 

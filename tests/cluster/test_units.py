@@ -16,6 +16,10 @@ from cluster.storage import open_store
 from cluster.units import Record, UnitFailed, _Runner, run_units
 
 
+class Off(RuntimeError):
+    remedy = "start it"
+
+
 class Double:
     """Its calls leave files, so that a test can count them across processes."""
 
@@ -30,6 +34,8 @@ class Double:
             os.kill(os.getpid(), signal.SIGKILL)
         if work == "fail":
             raise ValueError("bad work")
+        if work == "off":
+            raise Off("nobody answers")
         return {"value": work * 2}
 
     def _isolate(self, number: int, work: Any) -> Record:
@@ -63,8 +69,12 @@ def test_records_of_another_basis_do_not_count(tmp_path: Path, calls: Path, ray_
 
 
 def test_a_failure_names_the_unit_and_its_cause(tmp_path: Path, calls: Path, ray_session: None) -> None:
-    with pytest.raises(UnitFailed, match=r"double: unit 1: ValueError: bad work"):
+    with pytest.raises(UnitFailed, match=r"double: unit 1: ValueError: bad work") as told:
         run_units(open_store(str(tmp_path)), "x", [1, "fail"], Double(calls), "double")
+    assert told.value.__notes__[0].startswith("Traceback")
+    with pytest.raises(UnitFailed, match=r"double: unit 1: nobody answers; start it$") as told:
+        run_units(open_store(str(tmp_path)), "x", [1, "off"], Double(calls), "double")
+    assert not hasattr(told.value, "__notes__")
 
 
 def test_a_unit_that_kills_its_worker_is_not_started_for_ever(tmp_path: Path, calls: Path, ray_session: None) -> None:

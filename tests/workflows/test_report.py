@@ -257,6 +257,11 @@ def test_text_of_dropped_rows(build: dict[str, Any]) -> None:
     assert "dropped_text: true" not in given
     assert "word word" in given
     assert "word " * 120 not in given
+    for stage in build["stages"]:
+        stage["characters"]["dropped"] = 0  # pages that were dropped before they were read, clips before their captions
+    had_none = Outline(render(build, samples(build, None))).words
+    assert "They had no text." in had_none
+    assert "dropped_text: true" not in had_none
 
 
 @pytest.mark.parametrize(

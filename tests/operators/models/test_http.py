@@ -12,7 +12,7 @@ import orjson
 import pytest
 
 from operators.models import http
-from operators.models.http import Failing, Refused, Server, ServerError, check_address
+from operators.models.http import Failing, NoKey, Refused, Server, ServerError, check_address
 from tests.operators.models.model_server import Answer, ModelServer, model_server
 
 KEY = "sk-3b1f9c0d"
@@ -275,7 +275,7 @@ def test_a_key_that_is_none(monkeypatch: pytest.MonkeyPatch, value: str | None, 
     monkeypatch.delenv("MODEL_KEY", raising=False)
     if value is not None:
         monkeypatch.setenv("MODEL_KEY", value)
-    with pytest.raises(ValueError, match=f"key_env: .*MODEL_KEY.*{problem}") as told:
+    with pytest.raises(NoKey, match=f"key_env: .*MODEL_KEY.*{problem}") as told:
         Server("http://127.0.0.1:9/v1", "MODEL_KEY", 1.0, 1).connect()
     assert "a\nb" not in str(told.value)
 
