@@ -8,6 +8,7 @@ import shutil
 import signal
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -162,15 +163,15 @@ class Interrupts(Progress):
 
 @dataclass(frozen=True)
 class Dies:
-    """The task; its process is killed once, when unit 0 is written and its done-record is not."""
+    """The task; the first process that has done a unit is killed before it leaves the done-record."""
 
     task: Task
     mark: Path
 
     def __call__(self, number: int, work: Any) -> Record:
         record = self.task(number, work)
-        if number == 0 and not self.mark.exists():
-            self.mark.touch()
+        with suppress(FileExistsError):
+            self.mark.touch(exist_ok=False)
             os.kill(os.getpid(), signal.SIGKILL)
         return record
 
@@ -179,19 +180,20 @@ def test_interrupted_and_with_workers_killed_a_build_ends_with_the_same_shards(
     corpus: Path, built: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`make soak` kills the command itself too, at many other points, in object storage that fails."""
+    died = tmp_path / "died"
+    died.mkdir()
+
+    def run(store: Any, folder: str, works: Any, task: Task, label: str, *rest: Any, **placed: Any) -> list[Record]:
+        return run_units(store, folder, works, Dies(task, died / label.split("[")[0]), label, *rest, **placed)
+
+    for module in (map_stage, global_stage, token_stage):
+        monkeypatch.setattr(module, "run_units", run)
     small = recipe(tmp_path / "r.yaml", [str(corpus / "in")], tmp_path / "out", workers={"unit_bytes": 150_000})
     for stage, units in (("clean", 2), ("dedup", 5), ("tokens", 1)):
         with pytest.raises(KeyboardInterrupt):
             build(prepare(small, progress=Interrupts(stage, units)))
-
-    def run(store: Any, folder: str, works: Any, task: Task, label: str, *rest: Any, **placed: Any) -> list[Record]:
-        mark = tmp_path / label.split("[")[0]  # one dies in each stage
-        return run_units(store, folder, works, Dies(task, mark), label, *rest, **placed)
-
-    for module in (map_stage, global_stage, token_stage):
-        monkeypatch.setattr(module, "run_units", run)
     assert hashes(build(prepare(small))) == hashes(built)
-    assert (tmp_path / "clean").exists()
+    assert {mark.name for mark in died.iterdir()} == {"read", "clean", "dedup", "tokens"}
 
 
 def test_changing_a_threshold_reruns_that_stage_and_those_below(corpus: Path, built: dict[str, Any]) -> None:
