@@ -26,7 +26,8 @@ def in_words(schema: type[BaseModel]) -> str:
 
 @functools.lru_cache(maxsize=64)
 def strict(schema: type[BaseModel]) -> Any:
-    """The JSON schema as OpenAI's strict mode wants it: every property required, no others, no defaults."""
+    """The JSON schema as OpenAI's strict mode wants it: every property required, no others, no defaults. Without titles
+    and docstrings, which are not for models: small ones answer with them."""
     return _closed(schema.model_json_schema())
 
 
@@ -39,9 +40,10 @@ def _closed(node: Any) -> Any:
     found = {
         key: {name: _closed(inner) for name, inner in value.items()} if key in named else _closed(value)
         for key, value in node.items()
-        if key != "default"
+        if key not in ("default", "title")
     }
     if "properties" in found:
+        found.pop("description", None)
         found |= {"additionalProperties": False, "required": list(found["properties"])}
     return found
 
