@@ -74,7 +74,7 @@ def lint(text: str, max_words: int, labels: Sequence[str] = ()) -> Rejected | No
             return Rejected(reason, detail=sign[0].strip())
     if foreign := sum(letter.isalpha() and letter > LAST_LATIN for letter in text):
         return Rejected("script", foreign, 0)
-    if again := _repeated(words):
+    if again := _repeated(words) or _said_twice(text):
         return Rejected("repetition", detail=again)
     if not _END.search(text):
         return Rejected("no_end", detail=words[-1])
@@ -94,6 +94,12 @@ def _repeated(words: Sequence[str]) -> str | None:
             return " ".join(gram)
         seen.add(gram)
     return None
+
+
+def _said_twice(text: str) -> str | None:
+    """The first sentence that comes again, however short."""
+    sentences = [" ".join(_WORD.findall(part)) for part in re.split("[.!?]", text.lower())]
+    return next((one for k, one in enumerate(sentences) if one and one in sentences[:k]), None)
 
 
 def _quoted(text: str, labels: Sequence[str]) -> str | None:

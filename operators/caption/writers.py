@@ -103,7 +103,7 @@ class Remote:
             asked += [error.answer] if error.answer else []
             return Rejected(error.reason, detail=str(error)[:TOLD])
         asked.append(answer)
-        return Draft(answer.text if self._published else tidy(answer.value.caption), answer)
+        return Draft(answer.text if self._published else ended(tidy(answer.value.caption)), answer)
 
 
 def _backend(value: Any) -> str | None:
@@ -145,3 +145,8 @@ def tidy(text: str) -> str:
     text = re.sub(r"\s+", " ", text).strip()
     quoted = len(text) > 2 and (text[0], text[-1]) in (('"', '"'), ("'", "'"), ("\u201c", "\u201d"))
     return text[1:-1].strip() if quoted and text[0] not in text[1:-1] else text
+
+
+def ended(text: str) -> str:
+    """With the full stop that small models leave out; as the JSON around it was closed, the text is whole."""
+    return f"{text}." if text[-1:].isalnum() else text

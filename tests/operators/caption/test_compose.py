@@ -19,7 +19,7 @@ from operators.caption.facts import Fact
 from operators.caption.lint import lint
 from operators.caption.prompts import PUBLISHED_SYSTEM, Clip, noted, published_turns, turns_of
 from operators.caption.verifiers import Similarity, label_caption, prepared
-from operators.caption.writers import tidy
+from operators.caption.writers import ended, tidy
 from operators.document import identity
 from operators.models.answers import InMemory, keep_answers_in
 from operators.models.chat import PROVENANCE, Chat
@@ -200,6 +200,11 @@ def test_label_captions() -> None:
 )
 def test_tidy(text: str, expected: str) -> None:
     assert tidy(text) == expected
+
+
+@pytest.mark.parametrize("text", ["A dog barks.", "Rain falls!", "A man speaks in", "", "It is loud ("])
+def test_a_full_stop_that_is_missing_is_added(text: str) -> None:
+    assert ended(text) == text + "." * (text == "A man speaks in")
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,7 @@ WORDS = 50
         ("A man speaks \u4e2d\u6587.", "script", None),
         ("Music music music plays.", "repetition", "music"),
         ("A man speaks in French and a man speaks in French.", "repetition", "a man speaks in"),
+        ("A woman speaks. Music plays. A woman speaks!", "repetition", "a woman speaks"),
         ("A man speaks in", "no_end", "in"),
         ("Male speech, man speaking, is heard.", "quoted_label", "Male speech, man speaking"),
         ("According to the notes, a man speaks.", "meta", "According to"),
