@@ -32,6 +32,7 @@ from workflows.console import (
     stdout_is_stderr,
     tell_ignored,
 )
+from workflows.ending import to_the_end
 from workflows.local import app as cluster
 from workflows.monitoring import app as metrics
 from workflows.schedule import schedule
@@ -61,7 +62,12 @@ SHOWN_IDS = 5  # of those that `retract` did not find
 
 
 def main() -> None:
-    """Entry point of the command."""
+    """Entry point of the command, with which the process ends."""
+    to_the_end(run)
+
+
+def run() -> None:
+    """The command of `sys.argv`. Raises SystemExit."""
     with exit_codes():
         app()
 

@@ -18,6 +18,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from workflows.ending import exit_code, to_the_end
 from workflows.job_log import marked
 
 DISTRIBUTION = "corpusmill"
@@ -89,7 +90,7 @@ def run(command: list[str]) -> int:
 
     prepare_environment()  # before kernels are imported, which would be compiled again for this copy of the code
     end_softly()
-    from workflows.cli import main as corpusmill
+    from workflows.cli import run as corpusmill
 
     recipe = os.path.abspath(command[1])
     sys.argv = ["corpusmill", *command, "--address", "auto", "--json"]
@@ -124,7 +125,7 @@ def _exit_code(command: Callable[[], object]) -> int:
     try:
         command()
     except SystemExit as end:
-        return end.code if isinstance(end.code, int) else int(end.code is not None)
+        return exit_code(end)
     return 0
 
 
@@ -144,4 +145,4 @@ def _summary(result: dict[str, Any], recipe: str) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    to_the_end(main)
