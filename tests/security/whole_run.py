@@ -25,7 +25,7 @@ KEPT = "eos"  # a document of the corpus that is
 def main(folder: Path) -> None:
     secret = VALUES["AWS_SECRET_ACCESS_KEY"]
     lay_out(folder / "in", SAMPLE)
-    made = recipe(folder / "r.yaml", [str(folder / "in")], OUTPUT)  # type: ignore[arg-type]
+    made = recipe(folder / "r.yaml", [str(folder / "in")], OUTPUT)
     (folder / "tmp").mkdir()  # of Ray's session too
     with serve(folder / "server", ["corpora"], "anyone", secret) as endpoint:
         planted = environment(**endpoint.environment(), TMPDIR=str(folder / "tmp"))

@@ -15,7 +15,7 @@ from cluster.local_cluster import LocalCluster
 from cluster.seaweed import Endpoint
 from cluster.storage import open_store
 from tests.conftest import BUCKET
-from tests.soak.nodes import COMMAND, start, three_nodes, units_done
+from tests.soak.nodes import COMMAND, start, three_nodes, wait_for_units
 from tests.workflows.corpora import hashes
 from workflows.demo import DEMOS, corpusmill, write_recipe
 
@@ -50,11 +50,7 @@ def test_a_cluster_makes_the_shards_of_a_laptop(
     began = time.monotonic()
     process = start(cluster, "submit", recipe, "--json")
     if loses_at:
-        deadline = time.monotonic() + PATIENCE
-        while units_done(f"{ROOT}/{shown.prefix}", loses_at) < 2:
-            assert process.poll() is None, process.communicate()[1].decode()
-            assert time.monotonic() < deadline, "the build did not get on"
-            time.sleep(0.2)
+        wait_for_units(process, f"{ROOT}/{shown.prefix}", loses_at, PATIENCE)
         cluster.kill(1)
     out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, err.decode()

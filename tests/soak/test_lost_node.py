@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import pytest
 from cluster.local_cluster import LocalCluster
 from cluster.seaweed import Endpoint
 from cluster.storage import open_store
-from tests.soak.nodes import start, three_nodes, units_done
+from tests.soak.nodes import start, three_nodes, wait_for_units
 from tests.workflows.corpora import hashes, lay_out, recipe
 from workflows.build import build, prepare
 
@@ -42,11 +41,7 @@ def test_a_lost_and_a_new_node_do_not_change_the_shards(
 ) -> None:
     on_cluster = recipe(tmp_path / "web.yaml", [inputs], f"{s3}/cluster", workers=FEW_AT_A_TIME)
     process = start(cluster, "submit", on_cluster, "--json")
-    deadline = time.monotonic() + PATIENCE
-    while units_done(f"{s3}/cluster", "clean") < 2:
-        assert process.poll() is None, process.communicate()[1].decode()
-        assert time.monotonic() < deadline, "the build did not get on"
-        time.sleep(0.2)
+    wait_for_units(process, f"{s3}/cluster", "clean", PATIENCE)
     cluster.kill(1)
     cluster.add()
     out, err = process.communicate(timeout=PATIENCE)

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import random
 import shutil
-import signal
 from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +15,7 @@ import pytest
 
 from cluster.storage import open_store
 from cluster.units import Record, Task, run_units
+from tests.soak.kills import Mortal
 from tests.workflows.corpora import hashes, lay_out, recipe
 from workflows import global_stage, map_stage, token_stage
 from workflows.build import build, newest_build, plan, prepare
@@ -161,21 +158,6 @@ class Interrupts(Progress):
                 raise KeyboardInterrupt
 
 
-@dataclass(frozen=True)
-class Dies:
-    """The task; the first process that has done a unit is killed before it leaves the done-record."""
-
-    task: Task
-    mark: Path
-
-    def __call__(self, number: int, work: Any) -> Record:
-        record = self.task(number, work)
-        with suppress(FileExistsError):
-            self.mark.touch(exist_ok=False)
-            os.kill(os.getpid(), signal.SIGKILL)
-        return record
-
-
 def test_interrupted_and_with_workers_killed_a_build_ends_with_the_same_shards(
     corpus: Path, built: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -184,7 +166,7 @@ def test_interrupted_and_with_workers_killed_a_build_ends_with_the_same_shards(
     died.mkdir()
 
     def run(store: Any, folder: str, works: Any, task: Task, label: str, *rest: Any, **placed: Any) -> list[Record]:
-        return run_units(store, folder, works, Dies(task, died / label.split("[")[0]), label, *rest, **placed)
+        return run_units(store, folder, works, Mortal(task, died / label.split("[")[0]), label, *rest, **placed)
 
     for module in (map_stage, global_stage, token_stage):
         monkeypatch.setattr(module, "run_units", run)

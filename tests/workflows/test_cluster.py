@@ -15,7 +15,6 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -24,6 +23,7 @@ from cluster.child import session_members
 from cluster.local_cluster import LocalCluster
 from cluster.seaweed import Endpoint
 from cluster.session import SessionError
+from tests.soak.nodes import three_nodes
 from workflows.local import _control, _ends_on_sigterm, _serve
 
 COMMAND = Path(sys.executable).with_name("corpusmill")
@@ -31,14 +31,9 @@ COMMAND = Path(sys.executable).with_name("corpusmill")
 
 @pytest.fixture(scope="module")
 def local_cluster(seaweed: Endpoint) -> Iterator[LocalCluster]:
-    """A head that runs no work and two workers of one CPU, all with the keys of the S3 server. Tests that kill nodes
-    add others. The head looks often whether they live. At the end, none of their processes may be left."""
-    checks = {"RAY_health_check_period_ms": "1000", "RAY_health_check_failure_threshold": "3"}
-    with TemporaryDirectory(prefix="cluster-") as folder:
-        with LocalCluster(Path(folder), 3, 1, environment=seaweed.environment() | checks) as cluster:
-            yield cluster
-            leaders = [node.process.pid for node in cluster.nodes.values() if node.process]
-        assert [pid for leader in leaders for pid in session_members(leader)] == []
+    """Tests that kill nodes add others."""
+    with three_nodes(seaweed) as cluster:
+        yield cluster
 
 
 def alive(cluster: LocalCluster) -> dict[str, dict[str, Any]]:
